@@ -1,0 +1,59 @@
+"""Every error that chammi75 raises on purpose.
+
+One base class, so that a program can catch them all and the command line can print each as one line. A message says what
+happened, to which file or value, what would be accepted and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class ChammiError(Exception):
+    """Base class of all errors that chammi75 raises on purpose.
+
+    Examples
+    --------
+    >>> from chammi75.errors import ChammiError
+    >>> issubclass(ReadError, ChammiError)
+    True
+    """
+
+
+class ReadError(ChammiError):
+    """A file that cannot be read: missing, truncated, lying about its size, or of no known format.
+
+    Parameters
+    ----------
+    path : str
+        The file, as its user knows it.
+    reason : str
+        What is wrong with it, in one clause without the path.
+
+    Examples
+    --------
+    >>> str(ReadError("plate/a.tif", "the file ends 40 bytes early"))
+    'plate/a.tif: the file ends 40 bytes early'
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ReadError], tuple[str, str]]:
+        return (type(self), (self.path, self.reason))
+
+
+class RecipeError(ChammiError, ValueError):
+    """A recipe, card, pattern or table that does not say what it must."""
+
+
+class StoreError(ChammiError):
+    """A store that is absent, unfinished, damaged, of another version, or already there."""
+
+
+class FilterError(ChammiError, ValueError):
+    """A filter on an unknown value, an unknown or empty column, or SQL that is refused."""
+
+
+class MissingDependencyError(ChammiError, ImportError):
+    """A package that an optional part of chammi75 needs is not installed; the message names the extra."""
