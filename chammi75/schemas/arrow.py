@@ -56,7 +56,10 @@ def arrow_fields(model: type[BaseModel]) -> list[pa.Field]:
     """The Arrow fields of a model, in the order of its fields."""
     import pyarrow as pa
 
-    return [pa.field(name, arrow_type(field.annotation, tuple(field.metadata))) for name, field in model.model_fields.items()]
+    return [
+        pa.field(name, arrow_type(field.annotation, tuple(field.metadata)))
+        for name, field in model.model_fields.items()
+    ]
 
 
 def record_schema() -> pa.Schema:

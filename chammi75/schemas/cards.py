@@ -38,7 +38,9 @@ class ChannelConfiguration(Model):
     """One set of channels that images of the source have, and how its cells are segmented."""
 
     channels: list[ChannelCard] = Field(min_length=1, description="The channels, in order.")
-    segmentation_channel: str | None = Field(None, description="Which channel is segmented, as the reference states it.")
+    segmentation_channel: str | None = Field(
+        None, description="Which channel is segmented, as the reference states it."
+    )
     cell_diameter_px: float | None = Field(None, gt=0, description="Cell diameter given to the segmenter.")
 
 

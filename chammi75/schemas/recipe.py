@@ -49,7 +49,9 @@ class TableJoin(Model):
     path: str = Field(description="The file, relative to the recipe.")
     match: dict[str, str] = Field(min_length=1, description="Record field -> column, by which rows are joined.")
     columns: dict[str, str] = Field(min_length=1, description="Record field -> column, which is taken over.")
-    delimiter: str | None = Field(None, min_length=1, max_length=1, description="Comma, semicolon or tab; None: detected.")
+    delimiter: str | None = Field(
+        None, min_length=1, max_length=1, description="Comma, semicolon or tab; None: detected."
+    )
 
     @field_validator("match")
     @classmethod
@@ -74,7 +76,9 @@ class BuildRecipe(Model):
     platform: str | None = Field(None, description="Id of the platform that hosts the source.")
     license: str | None = Field(None, description="Licence of the images, an SPDX expression (CC-BY-4.0).")
     doi: str | None = Field(None, description="DOI of the data, else of the study.")
-    split: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")] = Field("train", description="Split of the images.")
+    split: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")] = Field(
+        "train", description="Split of the images."
+    )
     include: list[str] = Field(["**/*"], min_length=1, description="Globs of the files to take, below the folder.")
     exclude: list[str] = Field([], description="Globs of files to leave out (thumbnails).")
     pattern: str | None = Field(
@@ -98,7 +102,9 @@ class BuildRecipe(Model):
         " (channel from 0).",
     )
     codec: Codec = Field("zstd", description="zstd for training; deflate for exchange.")
-    shard_bytes: int = Field(512 * 2**20, ge=2**16, description="Decoded bytes per shard, at most (one image at least).")
+    shard_bytes: int = Field(
+        512 * 2**20, ge=2**16, description="Decoded bytes per shard, at most (one image at least)."
+    )
 
     @field_validator("record")
     @classmethod
@@ -121,7 +127,9 @@ class BuildRecipe(Model):
     def _channel_names_differ(self) -> BuildRecipe:
         names = [rule.name for rule in self.channels or () if rule.name is not None]
         if len(set(names)) != len(names):
-            raise ValueError(f"channels: names must differ, these repeat: {sorted({n for n in names if names.count(n) > 1})}")
+            raise ValueError(
+                f"channels: names must differ, these repeat: {sorted({n for n in names if names.count(n) > 1})}"
+            )
         return self
 
 

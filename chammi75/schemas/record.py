@@ -49,7 +49,9 @@ class Microscopy(Model):
     """How it was imaged."""
 
     type: str | None = Field(None, description="Kind of microscopy, a word of the vocabulary.")
-    type_id: str | None = Field(None, description="Its id in the Biological Imaging Methods Ontology, as FBbi:00000246.")
+    type_id: str | None = Field(
+        None, description="Its id in the Biological Imaging Methods Ontology, as FBbi:00000246."
+    )
     magnification: float | None = Field(None, gt=0, description="Nominal magnification of the objective (20.0).")
     magnification_text: str | None = Field(None, description="The magnification as the source writes it.")
     fov: str | None = Field(None, description="Field of view (site) in the well, as the source names it.")
@@ -66,7 +68,9 @@ class Geometry(Model):
     timepoint: Int32 | None = Field(None, ge=0, description="Which timepoint this is, as the source counts.")
     pixel_size_um: float | None = Field(None, gt=0, description="Edge of a pixel in the sample, in micrometres.")
     dtype: str = Field(description="Stored pixel type: uint8, uint16 or float32.")
-    significant_bits: Int32 | None = Field(None, ge=1, le=32, description="Bits that the camera filled (12); None for floats.")
+    significant_bits: Int32 | None = Field(
+        None, ge=1, le=32, description="Bits that the camera filled (12); None for floats."
+    )
 
 
 class Storage(Model):
@@ -83,7 +87,9 @@ class Provenance(Model):
     source: str | None = Field(None, description="Id of the source.")
     license: str | None = Field(None, description="Licence of the source, an SPDX expression.")
     doi: str | None = Field(None, description="DOI of the data, else of the study.")
-    uri: list[str | None] = Field([], description="Original URI of each plane's file; None for files of a local folder.")
+    uri: list[str | None] = Field(
+        [], description="Original URI of each plane's file; None for files of a local folder."
+    )
     checksum: list[str | None] = Field([], description="Checksum of each plane's file, as sha256:….")
     reader: str | None = Field(None, description="What decoded the files (tifffile, png …).")
     reader_version: str | None = Field(None, description="Version of that reader.")

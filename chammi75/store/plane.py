@@ -1,0 +1,362 @@
+"""A plane on disk: a standard TIFF, tiled, with a predictor, compressed without loss.
+
+Little-endian classic TIFF of one page; tiles of 128 x 128 in row-major order (smaller ones, in steps of 16, for smaller planes);
+predictor 2 for integers and 3 for floats; Zstandard (50000) or deflate (8). Its head has a fixed layout, so that a reader knows from
+height and width alone how long it is. Any TIFF library reads such a plane; the functions here read only the tiles that a crop touches.
+
+The Zstandard settings are restricted to Huffman-coded literals for 8 bits, and level 3 for 16 and 32 bits, with a checksum in
+every frame: see the documentation of the store format for the measurements behind them.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chammi75.errors import ChammiError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Buffer  # type: ignore[attr-defined,unused-ignore]
+
+Codec = Literal["zstd", "deflate"]
+Plane = NDArray[Any]
+
+TILE = 128
+STORED_DTYPES = ("uint8", "uint16", "float32")
+_COMPRESSION: dict[str, int] = {"zstd": 50000, "deflate": 8}
+_CODECS = {number: name for name, number in _COMPRESSION.items()}
+_HEAD_BYTES = 160  # header 8, count 2, 12 entries of 12, next directory 4, padded to 16
+_ENTRIES = (256, 257, 258, 259, 262, 277, 317, 322, 323, 324, 325, 339)
+_LONG, _SHORT = 4, 3
+_ENTRY = struct.Struct("<HHII")
+_MAX_BYTES = 2**31 - 2**20  # a plane is one value of an Arrow binary column
+_local = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneHead:
+    """What the head of an encoded plane says.
+
+    Attributes
+    ----------
+    height, width : int
+        Size of the plane, in pixels.
+    dtype : numpy.dtype
+        uint8, uint16 or float32, little-endian.
+    codec : {"zstd", "deflate"}
+    tile_height, tile_width : int
+    offsets, counts : ndarray of uint32, shape (tiles,)
+        Where each tile's bytes begin in the file, and how many there are.
+    """
+
+    height: int
+    width: int
+    dtype: np.dtype[Any]
+    codec: str
+    tile_height: int
+    tile_width: int
+    offsets: NDArray[np.uint32]
+    counts: NDArray[np.uint32]
+
+    @property
+    def tiles_across(self) -> int:
+        """Tiles in a row of tiles."""
+        return -(-self.width // self.tile_width)
+
+
+def tile_shape(height: int, width: int) -> tuple[int, int]:
+    """Height and width of the tiles of a plane.
+
+    Examples
+    --------
+    >>> tile_shape(1080, 1080), tile_shape(70, 1000)
+    ((128, 128), (80, 128))
+    """
+    return min(TILE, -(-height // 16) * 16), min(TILE, -(-width // 16) * 16)
+
+
+def head_bytes(height: int, width: int) -> int:
+    """Length of the head of an encoded plane of this size, tile table included.
+
+    Examples
+    --------
+    >>> head_bytes(1024, 1024)
+    672
+    """
+    tile_height, tile_width = tile_shape(height, width)
+    return _HEAD_BYTES + 8 * (-(-height // tile_height) * -(-width // tile_width))
+
+
+def encode_plane(plane: Plane, codec: Codec = "zstd") -> bytes:
+    """Encode a plane as a tiled TIFF.
+
+    Parameters
+    ----------
+    plane : ndarray, shape (H, W), uint8, uint16 or float32
+    codec : {"zstd", "deflate"}
+
+    Returns
+    -------
+    bytes
+        A TIFF file.
+
+    Raises
+    ------
+    ChammiError
+        If the plane is empty, not 2-D, of another dtype, or too large for one value of a shard (2 GiB encoded).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> plane = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    >>> bool((decode_plane(encode_plane(plane)) == plane).all())
+    True
+    """
+    from chammi75.store import predictor
+
+    if plane.ndim != 2 or 0 in plane.shape:
+        raise ChammiError(f"a plane has a height and a width of at least 1, this one has the shape {plane.shape}")
+    if plane.dtype.name not in STORED_DTYPES:
+        raise ChammiError(f"a plane is stored as {', '.join(STORED_DTYPES)}, not as {plane.dtype.name}")
+    if codec not in _COMPRESSION:
+        raise ChammiError(f"the codec is zstd or deflate, not {codec!r}")
+    plane = np.ascontiguousarray(plane, dtype=plane.dtype.newbyteorder("<"))
+    height, width = plane.shape
+    tile_height, tile_width = tile_shape(height, width)
+    count = -(-height // tile_height) * -(-width // tile_width)
+    is_float = plane.dtype.kind == "f"
+    if is_float:
+        tiles = np.empty((count, tile_height, 4 * tile_width), np.uint8)
+        predictor.difference_float32_tiles(plane.view(np.uint32), tiles)
+    else:
+        tiles = np.empty((count, tile_height, tile_width), plane.dtype)
+        predictor.difference_tiles(plane, tiles)
+    compress = _compressor(codec, plane.dtype.itemsize)
+    parts = [compress(tile) for tile in tiles]
+    counts = np.fromiter((len(part) for part in parts), np.int64, count)
+    start = _HEAD_BYTES + 8 * count
+    if start + int(counts.sum()) > _MAX_BYTES:
+        raise ChammiError(f"a plane of {height} x {width} pixels takes more than 2 GiB, a shard cannot hold it")
+    offsets = start + np.concatenate(([0], np.cumsum(counts)[:-1]))
+    values = {
+        256: (_LONG, width),
+        257: (_LONG, height),
+        258: (_SHORT, 8 * plane.dtype.itemsize),
+        259: (_SHORT, _COMPRESSION[codec]),
+        262: (_SHORT, 1),  # black is zero
+        277: (_SHORT, 1),
+        317: (_SHORT, 3 if is_float else 2),
+        322: (_SHORT, tile_width),
+        323: (_SHORT, tile_height),
+        339: (_SHORT, 3 if is_float else 1),
+    }
+    head = bytearray(struct.pack("<2sHIH", b"II", 42, 8, len(_ENTRIES)))
+    for tag in _ENTRIES:
+        if tag in (324, 325):
+            table = _HEAD_BYTES if tag == 324 else _HEAD_BYTES + 4 * count
+            only = int(offsets[0]) if tag == 324 else int(counts[0])  # a single value stands in the entry itself
+            head += _ENTRY.pack(tag, _LONG, count, only if count == 1 else table)
+        else:
+            kind, value = values[tag]
+            head += _ENTRY.pack(tag, kind, 1, value)
+    head = head.ljust(_HEAD_BYTES, b"\0")
+    return b"".join([head, offsets.astype("<u4").tobytes(), counts.astype("<u4").tobytes(), *parts])
+
+
+def parse_head(data: Buffer) -> PlaneHead:
+    """Read the head of an encoded plane.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The plane, or at least its first ``head_bytes(height, width)`` bytes.
+
+    Raises
+    ------
+    StoreError
+        If it is no plane of a store, or is cut short.
+    """
+    view = memoryview(data).cast("B")
+    if len(view) < _HEAD_BYTES or bytes(view[:8]) != b"II*\0\x08\0\0\0":
+        raise StoreError("the plane is damaged: it does not begin as a TIFF of a store")
+    entries = {}
+    for position in range(10, 10 + 12 * len(_ENTRIES), 12):
+        tag, _, count, value = _ENTRY.unpack_from(view, position)
+        entries[tag] = (count, value)
+    if tuple(entries) != _ENTRIES:
+        raise StoreError("the plane is damaged: its TIFF directory is not that of a store")
+    width, height = entries[256][1], entries[257][1]
+    tile_width, tile_height = entries[322][1], entries[323][1]
+    bits, compression, sample_format = entries[258][1], entries[259][1], entries[339][1]
+    dtype = {(8, 1): "<u1", (16, 1): "<u2", (32, 3): "<f4"}.get((bits, sample_format))
+    codec = _CODECS.get(compression)
+    if (
+        dtype is None
+        or codec is None
+        or not width
+        or not height
+        or (tile_height, tile_width) != tile_shape(height, width)
+    ):
+        raise StoreError("the plane is damaged: its TIFF directory states what a store never writes")
+    count = -(-height // tile_height) * -(-width // tile_width)
+    if entries[324][0] != count or entries[325][0] != count or len(view) < _HEAD_BYTES + 8 * count:
+        raise StoreError("the plane is damaged: its table of tiles is cut short")
+    table = np.frombuffer(view, "<u4", 2 * count, _HEAD_BYTES)
+    return PlaneHead(height, width, np.dtype(dtype), codec, tile_height, tile_width, table[:count], table[count:])
+
+
+def decode_plane(
+    data: Buffer,
+    window: tuple[int, int, int, int] | None = None,
+    out: Plane | None = None,
+    head: PlaneHead | None = None,
+) -> Plane:
+    """Decode a plane, or only a window of it: no tile beside the window is touched.
+
+    Parameters
+    ----------
+    data : bytes-like
+        The encoded plane.
+    window : (y, x, height, width), optional
+        The part wanted, in pixels, inside the plane. The whole plane by default.
+    out : ndarray, shape (height, width), of the plane's dtype, optional
+        Where to write. A new array by default.
+    head : PlaneHead, optional
+        What ``parse_head`` gave for it before.
+
+    Returns
+    -------
+    ndarray, shape (height, width), uint8, uint16 or float32
+
+    Raises
+    ------
+    StoreError
+        If the plane is damaged.
+    ChammiError
+        If the window is empty or reaches beyond the plane, or ``out`` has another shape or dtype.
+    """
+    from chammi75.store import predictor
+
+    view = memoryview(data).cast("B")
+    head = head or parse_head(view)
+    y, x, height, width = window or (0, 0, head.height, head.width)
+    if y < 0 or x < 0 or height < 1 or width < 1 or y + height > head.height or x + width > head.width:
+        raise ChammiError(
+            f"the window (y={y}, x={x}, height={height}, width={width}) is not inside the plane of"
+            f" {head.height} x {head.width} pixels"
+        )
+    if out is None:
+        out = np.empty((height, width), head.dtype)
+    elif out.shape != (height, width) or out.dtype != head.dtype:
+        raise ChammiError(
+            f"out must have the shape {(height, width)} and dtype {head.dtype}, not {out.shape}, {out.dtype}"
+        )
+    tile_height, tile_width = head.tile_height, head.tile_width
+    raw_bytes = tile_height * tile_width * head.dtype.itemsize
+    decompress = _decompressor(head.codec)
+    is_float = head.dtype.kind == "f"
+    tile_dtype = np.dtype(np.uint8) if is_float else head.dtype
+    scratch = np.empty((tile_height, tile_width * (4 if is_float else 1)), tile_dtype)
+    words = scratch.view(np.uint64)
+    sum_rows = predictor.sum_rows_u8 if tile_dtype.itemsize == 1 else predictor.sum_rows_u16
+    target = out.view(np.uint32) if is_float else out
+    for row in range(y // tile_height, (y + height - 1) // tile_height + 1):
+        top, bottom = max(y - row * tile_height, 0), min(y + height - row * tile_height, tile_height)
+        at_y = row * tile_height + top - y
+        for column in range(x // tile_width, (x + width - 1) // tile_width + 1):
+            left, right = max(x - column * tile_width, 0), min(x + width - column * tile_width, tile_width)
+            tile = row * head.tiles_across + column
+            start = int(head.offsets[tile])
+            end = start + int(head.counts[tile])
+            if end > len(view):
+                raise StoreError("the plane is damaged: a tile reaches beyond its end")
+            differences = np.frombuffer(decompress(view[start:end], raw_bytes), np.uint64).reshape(words.shape)
+            at_x = column * tile_width + left - x
+            if is_float:
+                predictor.unsum_float32(
+                    differences, scratch, words, bottom, top, left, target, at_y, at_x, right - left
+                )
+            else:
+                sum_rows(differences, words, bottom)
+                target[at_y : at_y + bottom - top, at_x : at_x + right - left] = scratch[top:bottom, left:right]
+    return out
+
+
+def transcode_plane(data: Buffer, codec: Codec) -> bytes:
+    """The same plane with another codec; the bytes themselves if it has that codec already.
+
+    Raises
+    ------
+    StoreError
+        If the plane is damaged.
+    """
+    if parse_head(data).codec == codec:
+        return bytes(data)
+    return encode_plane(decode_plane(data), codec)
+
+
+def _compressor(codec: Codec, itemsize: int) -> Any:
+    """A function from a tile to its compressed bytes; one compressor per thread, since they are not to be shared."""
+    if codec == "deflate":
+        import imagecodecs
+
+        return lambda tile: imagecodecs.deflate_encode(tile, level=6)
+    name = "huffman" if itemsize == 1 else "level_3"
+    compressor = getattr(_local, name, None)
+    if compressor is None:
+        import zstandard
+
+        if itemsize == 1:  # no time is lost on matches that the noise of a microscope does not have
+            parameters = zstandard.ZstdCompressionParameters(
+                window_log=14,
+                hash_log=6,
+                chain_log=6,
+                search_log=1,
+                min_match=7,
+                target_length=0,
+                strategy=zstandard.STRATEGY_FAST,
+                write_checksum=True,
+            )
+        else:
+            parameters = zstandard.ZstdCompressionParameters.from_level(3, write_checksum=True)
+        compressor = zstandard.ZstdCompressor(compression_params=parameters)
+        setattr(_local, name, compressor)
+    return compressor.compress
+
+
+def _decompressor(codec: str) -> Any:
+    """A function from (compressed tile, its decoded size) to bytes of exactly that size."""
+    return _inflate if codec == "deflate" else _unzstd
+
+
+def _unzstd(part: memoryview, size: int) -> bytes:
+    import zstandard
+
+    decompressor = getattr(_local, "decompressor", None)
+    if decompressor is None:
+        decompressor = _local.decompressor = zstandard.ZstdDecompressor()
+    try:
+        if zstandard.frame_content_size(part) != size:  # checked first: a lying frame must not make us allocate
+            raise StoreError("the plane is damaged: a tile has another size than it must")
+        return decompressor.decompress(part)  # type: ignore[no-any-return]
+    except zstandard.ZstdError as error:
+        raise StoreError(f"the plane is damaged: a tile does not decompress ({error})") from error
+
+
+def _inflate(part: memoryview, size: int) -> bytes:
+    from isal import isal_zlib
+
+    if len(part) > 2 * size + 1024:  # deflate gains 1032:1 at most: so a lying tile cannot make us allocate much either
+        raise StoreError("the plane is damaged: a tile has another size than it must")
+    try:
+        content: bytes = isal_zlib.decompress(part, bufsize=size)
+    except isal_zlib.error as error:
+        raise StoreError(f"the plane is damaged: a tile does not decompress ({error})") from error
+    if len(content) != size:
+        raise StoreError("the plane is damaged: a tile has another size than it must")
+    return content
