@@ -116,7 +116,7 @@ class BuildRecipe(Model):
             else:
                 flat[key] = entry
         checked = _known(flat, RECORD_FIELDS, "record")
-        groups = {"experiment": Experiment, "biology": Biology, "microscopy": Microscopy}
+        groups: dict[str, type[Model]] = {"experiment": Experiment, "biology": Biology, "microscopy": Microscopy}
         for group, model in groups.items():
             model.model_validate({k.split(".")[1]: v for k, v in checked.items() if k.startswith(f"{group}.")})
         geometry = {key.split(".")[1]: entry for key, entry in checked.items() if key.startswith("geometry.")}

@@ -343,19 +343,20 @@ def _unzstd(part: memoryview, size: int) -> bytes:
     try:
         if zstandard.frame_content_size(part) != size:  # checked first: a lying frame must not make us allocate
             raise StoreError("the plane is damaged: a tile has another size than it must")
-        return decompressor.decompress(part)  # type: ignore[no-any-return]
+        content: bytes = decompressor.decompress(part)
     except zstandard.ZstdError as error:
         raise StoreError(f"the plane is damaged: a tile does not decompress ({error})") from error
+    return content
 
 
 def _inflate(part: memoryview, size: int) -> bytes:
-    from isal import isal_zlib
+    from isal import igzip_lib, isal_zlib
 
     if len(part) > 2 * size + 1024:  # deflate gains 1032:1 at most: so a lying tile cannot make us allocate much either
         raise StoreError("the plane is damaged: a tile has another size than it must")
     try:
         content: bytes = isal_zlib.decompress(part, bufsize=size)
-    except isal_zlib.error as error:
+    except igzip_lib.IsalError as error:
         raise StoreError(f"the plane is damaged: a tile does not decompress ({error})") from error
     if len(content) != size:
         raise StoreError("the plane is damaged: a tile has another size than it must")

@@ -76,12 +76,12 @@ def content_digest(record: ImageRecord, pixels: Sequence[NDArray[Any]], cells: S
     for plane in pixels:
         plane = np.ascontiguousarray(plane, dtype=plane.dtype.newbyteorder("<"))
         digest.update(f"|{plane.dtype.str}{plane.shape}".encode())
-        digest.update(hashlib.sha256(plane).digest())
+        digest.update(hashlib.sha256(plane.data).digest())
     for entry in cells:
         digest.update(b"|none" if entry is None else f"|{len(entry.sizes)}".encode())
         if entry is not None:
-            digest.update(np.ascontiguousarray(entry.centroids, "<f4"))
-            digest.update(np.ascontiguousarray(entry.sizes, "<f4"))
+            digest.update(np.ascontiguousarray(entry.centroids, "<f4").data)
+            digest.update(np.ascontiguousarray(entry.sizes, "<f4").data)
     return digest.digest()
 
 
@@ -167,7 +167,9 @@ class ShardWriter:
         """
         size = sum(len(plane) for plane in image.planes)
         if size > 2**31 - 2**20:
-            raise ChammiError(f"{image.record.image_id}: its planes take {size} bytes, one image may take 2 GiB in a shard")
+            raise ChammiError(
+                f"{image.record.image_id}: its planes take {size} bytes, one image may take 2 GiB in a shard"
+            )
         if self._waiting and self._waiting_bytes + size > self.batch_bytes:
             self._flush()
         self._waiting.append(image)
@@ -192,7 +194,9 @@ class ShardWriter:
         places = locate(message, self._schema, self._position)
         content = [image.content_sha256 for image in self._waiting]
         self._places.append(_with_digests(places, message, self._position, content))
-        self._records.append(batch.select([name for name in batch.schema.names if name not in ("planes", "annotation")]))
+        self._records.append(
+            batch.select([name for name in batch.schema.names if name not in ("planes", "annotation")])
+        )
         self._write(message)
         self._waiting, self._waiting_bytes = [], 0
 
@@ -309,7 +313,9 @@ def _with_digests(places: dict[str, Any], message: pa.Buffer, position: int, con
     binary = pa.binary(32)
     columns = {**places, "stored_sha256": pa.array(stored, binary), "content_sha256": pa.array(content, binary)}
     schema = places_schema()
-    return pa.RecordBatch.from_arrays([columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
+    return pa.RecordBatch.from_arrays(
+        [columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema
+    )
 
 
 def stored_digest(place: dict[str, Any], read: Any) -> bytes:

@@ -1,0 +1,214 @@
+"""The index files: ``index.parquet`` for people and SQL, ``index.arrow`` for the loader, one row per image in both.
+
+``index.arrow`` is memory-mapped: opening it costs the same for ten images and for ten million, and all workers share its pages. It
+has where everything is in the shards, and what a stream yields beside pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chammi75.errors import StoreError
+from chammi75.store.shard import WrittenShard, places_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROW_GROUP = 16384
+"""Rows in a row group of ``index.parquet``: what a loader reads to yield the record of one image."""
+
+
+def index_schema() -> pa.Schema:
+    """Arrow schema of ``index.arrow``."""
+    import pyarrow as pa
+
+    word = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema(
+        [
+            pa.field("image_id", pa.string()),
+            pa.field("shard", pa.int32()),
+            *places_schema(),
+            pa.field("study", word),
+            pa.field("channel_type", pa.list_(word)),
+            pa.field("height", pa.int32()),
+            pa.field("width", pa.int32()),
+            pa.field("dtype", word),
+            pa.field("significant_bits", pa.int32()),
+        ]
+    )
+
+
+class ParquetIndexWriter:
+    """Writes ``index.parquet`` as shards come in, in row groups of one size, whatever the shards' sizes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        import pyarrow.parquet as pq
+
+        from chammi75.schemas.arrow import record_schema
+
+        self._writer = pq.ParquetWriter(file, record_schema(), compression="zstd", write_statistics=True)
+        self._waiting: list[pa.Table] = []
+        self._rows = 0
+
+    def add(self, records: pa.Table) -> None:
+        """Add the records of a shard."""
+        self._waiting.append(records)
+        self._rows += records.num_rows
+        while self._rows >= ROW_GROUP:
+            self._write(ROW_GROUP)
+
+    def close(self) -> None:
+        """Write what is left, and the footer."""
+        if self._rows:
+            self._write(self._rows)
+        self._writer.close()
+
+    def _write(self, rows: int) -> None:
+        import pyarrow as pa
+
+        table = pa.concat_tables(self._waiting)
+        self._writer.write_table(table.slice(0, rows), row_group_size=ROW_GROUP)
+        self._waiting = [table.slice(rows)]
+        self._rows -= rows
+
+
+def index_table(shards: Iterable[WrittenShard]) -> pa.Table:
+    """The rows of ``index.arrow`` for shards in their order."""
+    import pyarrow as pa
+
+    tables = []
+    for number, shard in enumerate(shards):
+        records = shard.records
+        geometry, imaging = records.column("geometry").combine_chunks(), records.column("imaging").combine_chunks()
+        columns = {
+            "image_id": records.column("image_id"),
+            "shard": pa.array(np.full(shard.rows, number, np.int32)),
+            **{name: shard.places.column(name) for name in places_schema().names},
+            "study": _field(records.column("experiment").combine_chunks(), "study"),
+            "channel_type": _field(imaging, "channel_type"),
+            **{name: _field(geometry, name) for name in ("height", "width", "dtype", "significant_bits")},
+        }
+        tables.append(pa.table(columns))
+    schema = index_schema()
+    if not tables:
+        return schema.empty_table()
+    return _with_dictionaries(pa.concat_tables(tables).combine_chunks(), schema)
+
+
+def _field(structs: Any, name: str) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if isinstance(structs, pa.ChunkedArray):  # combine_chunks of an empty or a single chunk gives either
+        structs = structs.combine_chunks() if structs.num_chunks != 1 else structs.chunk(0)
+    return pc.struct_field(structs, name)
+
+
+def _with_dictionaries(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Encode the words: one dictionary per column, so that the file holds them once and a filter compares numbers."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = []
+    for field in schema:
+        column = table.column(field.name)
+        column = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+        if pa.types.is_dictionary(field.type):
+            column = pc.dictionary_encode(column)
+        elif pa.types.is_list(field.type) and pa.types.is_dictionary(field.type.value_type):
+            values = pc.dictionary_encode(column.values)
+            column = pa.ListArray.from_arrays(column.offsets, values, type=field.type)
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def write_arrow_index(file: IO[bytes], table: pa.Table) -> None:
+    """Write ``index.arrow``: an Arrow IPC file, uncompressed, one record batch."""
+    import pyarrow as pa
+
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(table.num_rows, 1))
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where one image is: its shard and byte ranges (see ``places_schema``)."""
+
+    row: int
+    image_id: str
+    shard: int
+    plane_offsets: list[int]
+    plane_lengths: list[int]
+    cells: list[int | None] | None
+    centroids_offset: int | None
+    sizes_offset: int | None
+
+    @property
+    def cell_count(self) -> int:
+        """Cells of all channels together."""
+        return sum(count or 0 for count in self.cells or ())
+
+
+class ArrowIndex:
+    """``index.arrow``, opened.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Its one record batch.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        if not table.schema.equals(index_schema()):
+            raise StoreError("index.arrow does not have the columns of this version's index")
+        self.table = table
+
+    @classmethod
+    def from_buffer(cls, content: pa.Buffer) -> ArrowIndex:
+        """Open the index in a buffer, without copying it.
+
+        Raises
+        ------
+        StoreError
+            If it is no index.
+        """
+        import pyarrow as pa
+
+        try:
+            return cls(pa.ipc.open_file(pa.BufferReader(content)).read_all())
+        except pa.ArrowException as error:
+            raise StoreError(f"index.arrow is damaged ({error})") from error
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def places(self, row: int) -> Places:
+        """Where the image of a row is."""
+        values = {name: self._columns[name][row].as_py() for name in _PLACE_COLUMNS}
+        return Places(row=row, **values)
+
+    @cached_property
+    def _columns(self) -> dict[str, Any]:
+        return {name: self.table.column(name) for name in _PLACE_COLUMNS}
+
+    @cached_property
+    def shards(self) -> NDArray[np.int32]:
+        """Number of each image's shard, shape (images,)."""
+        return np.asarray(self.table.column("shard").to_numpy())
+
+
+_PLACE_COLUMNS = (
+    "image_id",
+    "shard",
+    "plane_offsets",
+    "plane_lengths",
+    "cells",
+    "centroids_offset",
+    "sizes_offset",
+)

@@ -1,0 +1,235 @@
+"""Reading a store: its manifest, its index, and planes by their byte ranges. No Arrow shard is opened for that."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chammi75.errors import ChammiError, StoreError
+from chammi75.files import StorageOptions, absolute_url, is_local, join_url, local_path, read_bytes, read_ranges
+from chammi75.schemas.manifest import ShardEntry, StoreManifest
+from chammi75.store.index import ArrowIndex, Places
+from chammi75.store.plane import decode_plane
+from chammi75.store.shard import Cells, cells_from_bytes
+from chammi75.store.writer import BUILDING, MANIFEST
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def open_store(url: str | os.PathLike[str], storage_options: StorageOptions | None = None) -> Store:
+    """Open a finished store.
+
+    Parameters
+    ----------
+    url : str or path
+        Folder of the store: a local path, or any URL that fsspec knows.
+    storage_options : mapping, optional
+        For the fsspec filesystem.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, it is not finished, damaged, or of a version that this library cannot read.
+
+    Examples
+    --------
+    >>> open_store("no/such/folder")
+    Traceback (most recent call last):
+    ...
+    chammi75.errors.StoreError: ...no/such/folder: there is no store here (no manifest.json)
+    """
+    url = absolute_url(url)
+    try:
+        content = read_bytes(join_url(url, MANIFEST), storage_options)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreError(_why_no_store(url, storage_options)) from error
+    except PermissionError as error:
+        raise StoreError(f"{url}: no permission to read it") from error
+    except OSError as error:
+        raise StoreError(f"{url}: it cannot be read ({error})") from error
+    return Store(url, StoreManifest.from_bytes(content, join_url(url, MANIFEST)), storage_options)
+
+
+class Store:
+    """A finished store, open for reading. It can be pickled, and opens its files anew in each process.
+
+    Attributes
+    ----------
+    url : str
+        Its folder.
+    manifest : StoreManifest
+        What it holds.
+    """
+
+    def __init__(self, url: str, manifest: StoreManifest, storage_options: StorageOptions | None = None) -> None:
+        self.url = url
+        self.manifest = manifest
+        self.storage_options = dict(storage_options or {})
+
+    def __len__(self) -> int:
+        return self.manifest.images
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r}, images={self.manifest.images}, planes={self.manifest.planes})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.url, self.manifest, self.storage_options))
+
+    @cached_property
+    def index(self) -> ArrowIndex:
+        """``index.arrow``, memory-mapped where the store is local."""
+        import pyarrow as pa
+
+        entry = self.manifest.index.arrow
+        url = join_url(self.url, entry.path)
+        if is_local(url):
+            return ArrowIndex.from_buffer(map_file(url, entry.bytes))
+        return ArrowIndex.from_buffer(pa.py_buffer(read_bytes(url, self.storage_options)))
+
+    @property
+    def parquet_url(self) -> str:
+        """URL of ``index.parquet``."""
+        return join_url(self.url, self.manifest.index.parquet.path)
+
+    def shard_url(self, number: int) -> str:
+        """URL of a shard."""
+        return join_url(self.url, self.manifest.shards[number].path)
+
+    def split_rows(self, split: str | None) -> Sequence[range]:
+        """Rows of the index that belong to a split; all of them for None.
+
+        Raises
+        ------
+        StoreError
+            If the store has no such split.
+        """
+        starts = np.cumsum([0, *(shard.rows for shard in self.manifest.shards)])
+        ranges = [
+            range(int(start), int(start) + shard.rows)
+            for start, shard in zip(starts, self.manifest.shards, strict=False)
+            if split is None or shard.split == split
+        ]
+        if not ranges:
+            known = sorted({shard.split for shard in self.manifest.shards})
+            raise StoreError(f"{self.url}: there is no split {split!r}; known are {', '.join(known)}")
+        return ranges
+
+    def records(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All records as an Arrow table, one row per image (only ``columns`` where given, as ``biology.organism``)."""
+        import pyarrow.parquet as pq
+
+        if is_local(self.parquet_url):
+            return pq.read_table(local_path(self.parquet_url), columns=list(columns) if columns else None)
+        import pyarrow as pa
+
+        content = pa.BufferReader(read_bytes(self.parquet_url, self.storage_options))
+        return pq.read_table(content, columns=list(columns) if columns else None)
+
+    def read_stored(self, row: int, ranges: Sequence[tuple[int, int]]) -> list[Any]:
+        """Byte ranges (offset, length) of the shard of an image, as they are stored."""
+        shard = int(self.index.shards[row])
+        url = self.shard_url(shard)
+        if is_local(url):
+            view = memoryview(map_file(url, self.manifest.shards[shard].bytes))
+            parts: list[Any] = [view[offset : offset + length] for offset, length in ranges]
+        else:
+            parts = list(read_ranges(url, ranges, self.storage_options))
+        for (offset, length), part in zip(ranges, parts, strict=True):
+            if len(part) != length:
+                raise StoreError(f"{url}: cut short, bytes {offset} to {offset + length} are not there")
+        return parts
+
+    def read_plane(self, row: int, channel: int, window: tuple[int, int, int, int] | None = None) -> NDArray[Any]:
+        """One plane of an image, or a window (y, x, height, width) of it.
+
+        Returns
+        -------
+        ndarray, shape (H, W), uint8, uint16 or float32
+        """
+        place = self.index.places(row)
+        (content,) = self.read_stored(row, [(place.plane_offsets[channel], place.plane_lengths[channel])])
+        return self._decoded(place, content, window)
+
+    def read_image(self, row: int) -> NDArray[Any]:
+        """All planes of an image, shape (C, H, W)."""
+        place = self.index.places(row)
+        parts = self.read_stored(row, list(zip(place.plane_offsets, place.plane_lengths, strict=True)))
+        return np.stack([self._decoded(place, part, None) for part in parts])
+
+    def read_cells(self, row: int) -> list[Cells | None] | None:
+        """The cells of each channel of an image; None where it has no annotation."""
+        place = self.index.places(row)
+        if place.cells is None:
+            return None
+        count = place.cell_count
+        if not count or place.centroids_offset is None or place.sizes_offset is None:
+            return cells_from_bytes(place.cells, b"", b"")
+        centroids, sizes = self.read_stored(row, [(place.centroids_offset, 8 * count), (place.sizes_offset, 4 * count)])
+        return cells_from_bytes(place.cells, bytes(centroids), bytes(sizes))
+
+    def _decoded(self, place: Places, content: Any, window: tuple[int, int, int, int] | None) -> NDArray[Any]:
+        try:
+            return decode_plane(content, window)
+        except StoreError as error:
+            raise StoreError(f"{self.shard_url(place.shard)}: {place.image_id}: {error}") from error
+
+    @property
+    def shards(self) -> list[ShardEntry]:
+        """The shards, in the order of the index."""
+        return self.manifest.shards
+
+
+def map_file(url: str, size: int | None = None) -> pa.Buffer:
+    """A local file, memory-mapped; once per process and file.
+
+    Parameters
+    ----------
+    url : str
+        Local path.
+    size : int, optional
+        Bytes that it must have.
+
+    Raises
+    ------
+    StoreError
+        If it is not there, or has another size.
+    """
+    path = local_path(url)
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise StoreError(f"{path}: a file of the store is missing ({error.strerror})") from error
+    if size is not None and status.st_size != size:
+        raise StoreError(
+            f"{path}: the file has {status.st_size} bytes and must have {size}: it is damaged or was changed"
+        )
+    return _mapped(str(path), status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _mapped(path: str, inode: int, size: int, changed_ns: int) -> pa.Buffer:
+    """The mapping; inode, size and time are the file's, so that a changed file is mapped anew."""
+    import pyarrow as pa
+
+    if not size:
+        return pa.py_buffer(b"")
+    with open(path, "rb") as file:
+        return pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _why_no_store(url: str, storage_options: StorageOptions | None) -> str:
+    from chammi75.files import exists
+
+    try:
+        if exists(join_url(url, BUILDING), storage_options):
+            return f"{url}: the store is not finished (its build was interrupted or still runs): build it again"
+    except (OSError, ChammiError):
+        pass
+    return f"{url}: there is no store here (no {MANIFEST})"
