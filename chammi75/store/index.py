@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chammi75.errors import StoreError
+from chammi75.store.facets import Facet, facet_columns, facet_types
 from chammi75.store.shard import WrittenShard, places_schema
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ def index_schema() -> pa.Schema:
             pa.field("image_id", pa.string()),
             pa.field("shard", pa.int32()),
             *places_schema(),
-            pa.field("study", word),
-            pa.field("channel_type", pa.list_(word)),
+            *(pa.field(name, data_type) for name, data_type in facet_types().items()),
             pa.field("height", pa.int32()),
             pa.field("width", pa.int32()),
             pa.field("dtype", word),
@@ -81,51 +81,30 @@ class ParquetIndexWriter:
 def index_table(shards: Iterable[WrittenShard]) -> pa.Table:
     """The rows of ``index.arrow`` for shards in their order."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    tables = []
-    for number, shard in enumerate(shards):
-        records = shard.records
-        geometry, imaging = records.column("geometry").combine_chunks(), records.column("imaging").combine_chunks()
-        columns = {
-            "image_id": records.column("image_id"),
-            "shard": pa.array(np.full(shard.rows, number, np.int32)),
-            **{name: shard.places.column(name) for name in places_schema().names},
-            "study": _field(records.column("experiment").combine_chunks(), "study"),
-            "channel_type": _field(imaging, "channel_type"),
-            **{name: _field(geometry, name) for name in ("height", "width", "dtype", "significant_bits")},
-        }
-        tables.append(pa.table(columns))
     schema = index_schema()
-    if not tables:
+    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+    for number, shard in enumerate(shards):
+        records = shard.records.combine_chunks()
+        geometry = records.column("geometry").chunk(0)
+        parts = {
+            "image_id": records.column("image_id").chunk(0),
+            "shard": pa.array(np.full(shard.rows, number, np.int32)),
+            **{name: shard.places.column(name).combine_chunks() for name in places_schema().names},
+            **facet_columns(records),
+            "dtype": pc.dictionary_encode(pc.struct_field(geometry, "dtype")),
+            **{name: pc.struct_field(geometry, name) for name in ("height", "width", "significant_bits")},
+        }
+        for name, part in parts.items():
+            columns[name].append(part.chunk(0) if isinstance(part, pa.ChunkedArray) else part)
+    if not columns["image_id"]:
         return schema.empty_table()
-    return _with_dictionaries(pa.concat_tables(tables).combine_chunks(), schema)
-
-
-def _field(structs: Any, name: str) -> Any:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if isinstance(structs, pa.ChunkedArray):  # combine_chunks of an empty or a single chunk gives either
-        structs = structs.combine_chunks() if structs.num_chunks != 1 else structs.chunk(0)
-    return pc.struct_field(structs, name)
-
-
-def _with_dictionaries(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Encode the words: one dictionary per column, so that the file holds them once and a filter compares numbers."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    columns = []
+    whole = []
     for field in schema:
-        column = table.column(field.name)
-        column = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
-        if pa.types.is_dictionary(field.type):
-            column = pc.dictionary_encode(column)
-        elif pa.types.is_list(field.type) and pa.types.is_dictionary(field.type.value_type):
-            values = pc.dictionary_encode(column.values)
-            column = pa.ListArray.from_arrays(column.offsets, values, type=field.type)
-        columns.append(column)
-    return pa.Table.from_arrays(columns, schema=schema)
+        column = pa.chunked_array(columns[field.name], field.type).unify_dictionaries()
+        whole.append(pa.concat_arrays(column.chunks))
+    return pa.Table.from_arrays(whole, schema=schema)
 
 
 def write_arrow_index(file: IO[bytes], table: pa.Table) -> None:
@@ -196,6 +175,10 @@ class ArrowIndex:
     @cached_property
     def _columns(self) -> dict[str, Any]:
         return {name: self.table.column(name) for name in _PLACE_COLUMNS}
+
+    def facet(self, name: str) -> Facet:
+        """A facet of all images (see ``chammi75.store.facets.FACETS``)."""
+        return Facet.from_column(self.table.column(name).chunk(0))
 
     @cached_property
     def shards(self) -> NDArray[np.int32]:

@@ -356,7 +356,7 @@ def _inflate(part: memoryview, size: int) -> bytes:
         raise StoreError("the plane is damaged: a tile has another size than it must")
     try:
         content: bytes = isal_zlib.decompress(part, bufsize=size)
-    except igzip_lib.IsalError as error:
+    except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub calls it an instance
         raise StoreError(f"the plane is damaged: a tile does not decompress ({error})") from error
     if len(content) != size:
         raise StoreError("the plane is damaged: a tile has another size than it must")

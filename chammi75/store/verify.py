@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from chammi75.errors import ChammiError, StoreError
 from chammi75.files import join_url, open_url, read_bytes
 from chammi75.schemas.manifest import FileEntry
+from chammi75.store.facets import FACETS
 from chammi75.store.index import ArrowIndex, index_schema
 from chammi75.store.reader import Store, open_store
 from chammi75.store.shard import locate, read_batches, stored_digest
@@ -167,7 +169,8 @@ def _damage_in_shard(store: Store, entry: FileEntry) -> Iterator[Damage]:
                 )
 
 
-_WORDS = ("study", "channel_type", "height", "width", "dtype", "significant_bits")
+_SIZES = ("height", "width", "dtype", "significant_bits")
+_WORDS = (*FACETS, *_SIZES)
 
 
 def _record_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
@@ -221,10 +224,8 @@ def _damage_in_index(store: Store, entry: FileEntry) -> Iterator[Damage]:
         for number, expected in enumerate(pa.table({name: columns[name] for name in names}).to_pylist()):
             row = stated[at + number] if at + number < len(stated) else {}
             record = records[at + number]
-            words = {
-                "study": record["experiment"]["study"],
-                "channel_type": record["imaging"]["channel_type"],
-                **{name: record["geometry"][name] for name in ("height", "width", "dtype", "significant_bits")},
-            }
+            words = {name: record[path.split(".")[0]][path.split(".")[1]] for name, path in FACETS.items()}
+            words["channel_types"] = json.dumps(words["channel_types"], ensure_ascii=False)
+            words.update({name: record["geometry"][name] for name in _SIZES})
             if {name: row.get(name) for name in (*names, *words)} != {**expected, **words}:
                 yield Damage(entry.path, str(expected["image_id"]), "its entry in the index is damaged")
