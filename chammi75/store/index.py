@@ -21,7 +21,7 @@ from chammi75.store.shard import WrittenShard, places_schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROW_GROUP = 16384
+ROW_GROUP = 8192
 """Rows in a row group of ``index.parquet``: what a loader reads to yield the record of one image."""
 
 

@@ -12,15 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chammi75.errors import ChammiError, StoreError
-from chammi75.files import StorageOptions, absolute_url, is_local, join_url, local_path, read_bytes, read_ranges
+from chammi75.files import (
+    StorageOptions,
+    absolute_url,
+    filesystem_of,
+    is_local,
+    join_url,
+    local_path,
+    read_bytes,
+    read_ranges,
+)
 from chammi75.schemas.manifest import ShardEntry, StoreManifest
-from chammi75.store.index import ArrowIndex, Places
+from chammi75.store.index import ROW_GROUP, ArrowIndex, Places
 from chammi75.store.plane import decode_plane
 from chammi75.store.shard import Cells, cells_from_bytes
 from chammi75.store.writer import BUILDING, MANIFEST
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 
 def open_store(url: str | os.PathLike[str], storage_options: StorageOptions | None = None) -> Store:
@@ -131,6 +141,55 @@ class Store:
 
         content = pa.BufferReader(read_bytes(self.parquet_url, self.storage_options))
         return pq.read_table(content, columns=list(columns) if columns else None)
+
+    def records_at(self, rows: NDArray[np.int64]) -> pa.Table:
+        """Records of some rows, in their order. Only the row groups that they lie in are read, and the last two are kept.
+
+        Parameters
+        ----------
+        rows : ndarray of int64
+        """
+        import pyarrow as pa
+
+        from chammi75.schemas.arrow import record_schema
+
+        if not len(rows):
+            return record_schema().empty_table()
+        groups = rows // ROW_GROUP
+        needed, inverse = np.unique(groups, return_inverse=True)
+        parts, starts, start = [], [], 0
+        for group in needed:
+            wanted = rows[groups == group] - group * ROW_GROUP
+            low, high = int(wanted.min()), int(wanted.max()) + 1
+            table = self._row_group(int(group))
+            parts.append(table.slice(low, high - low))
+            starts.append(start - low)
+            start += high - low
+        positions = rows - needed[inverse] * ROW_GROUP + np.asarray(starts)[inverse]
+        return pa.concat_tables(parts).take(pa.array(positions))
+
+    def _row_group(self, group: int) -> pa.Table:
+        found = self._groups.get(group)
+        if found is None:
+            while len(self._groups) > 1:
+                self._groups.pop(next(iter(self._groups)))
+            found = self._groups[group] = self._parquet.read_row_group(group)
+        return found
+
+    @cached_property
+    def _groups(self) -> dict[int, pa.Table]:
+        return {}
+
+    @cached_property
+    def _parquet(self) -> pq.ParquetFile:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        entry = self.manifest.index.parquet
+        if is_local(self.parquet_url):
+            return pq.ParquetFile(pa.BufferReader(map_file(self.parquet_url, entry.bytes)))
+        filesystem, path = filesystem_of(self.parquet_url, self.storage_options)
+        return pq.ParquetFile(filesystem.open(path, "rb"))
 
     def read_stored(self, row: int, ranges: Sequence[tuple[int, int]]) -> list[Any]:
         """Byte ranges (offset, length) of the shard of an image, as they are stored."""

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import IO, Any, Literal
 
 from chammi75.errors import ChammiError, StoreError
@@ -25,6 +24,7 @@ from chammi75.files import (
 from chammi75.schemas.manifest import FileEntry, IndexEntry, ShardEntry, StoreManifest
 from chammi75.store.index import ParquetIndexWriter, index_table, write_arrow_index
 from chammi75.store.shard import WrittenShard
+from chammi75.version import __version__
 
 MANIFEST = "manifest.json"
 BUILDING = "building.json"
@@ -101,7 +101,7 @@ class StoreWriter:
             arrow = self._file("index.arrow", lambda file: write_arrow_index(file, table))
             contents = sorted(zip(ids, table.column("content_sha256").to_pylist(), strict=True))
             manifest = StoreManifest(
-                created_by=f"chammi75 {version('chammi75')}",
+                created_by=f"chammi75 {__version__}",
                 codec=codec,
                 images=len(ids),
                 planes=sum(len(lengths) for lengths in table.column("plane_lengths").to_pylist()),
