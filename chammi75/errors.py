@@ -1,7 +1,7 @@
 """Every error that chammi75 raises on purpose.
 
-One base class, so that a program can catch them all and the command line can print each as one line. A message says what
-happened, to which file or value, what would be accepted and what to do next.
+One base class, so that a program can catch them all and the command line can print each as one line. A message says
+what happened, to which file or value, what would be accepted and what to do next.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The one place that opens URLs and writes files.
 
-Every path that a user gives may be a local path or any URL that fsspec knows. Writing is atomic: a reader sees the old file, or
-the new one, never half of it.
+Every path that a user gives may be a local path or any URL that fsspec knows. Writing is atomic: a reader sees the
+old file, or the new one, never half of it.
 """
 
 from __future__ import annotations

@@ -109,7 +109,8 @@ def encode_image(
     Raises
     ------
     ChammiError
-        If the image cannot be built: a file that cannot be read, planes of another shape than announced, pixels that no rule stores.
+        If the image cannot be built: a file that cannot be read, planes of another shape than announced, pixels that
+        no rule stores.
     """
     read = [files.read(plane) for plane in image.planes]
     expected = (image.record.geometry.height, image.record.geometry.width)

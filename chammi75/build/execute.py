@@ -1,4 +1,4 @@
-"""From plans to a store: shards are cut by header sizes, encoded by any number of workers, and always come out the same."""
+"""From plans to a store: shards are cut by header sizes, and come out the same for any number of workers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class _Cut:
 
 @dataclass(frozen=True)
 class _Task:
-    """One shard's work: everything that a worker needs, and nothing that the result depends on beside the images and the codec."""
+    """One shard's work: everything that a worker needs."""
 
     path: str
     images: tuple[PlannedImage, ...]

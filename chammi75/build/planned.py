@@ -30,8 +30,9 @@ class PlaneSource:
 class PlannedImage:
     """One image that is to be built.
 
-    ``record`` is whole but for what only the pixels tell: ``geometry.dtype`` is the file's own (the build may store it as
-    another type, and records that as a step), ``provenance.checksum`` is empty, and ``annotation`` is not part of a record.
+    ``record`` is whole but for what only the pixels tell: ``geometry.dtype`` is the file's own (the build may store
+    it as another type, and records that as a step), ``provenance.checksum`` is empty, and ``annotation`` is not part
+    of a record.
     """
 
     record: ImageRecord
@@ -44,9 +45,10 @@ class PlannedImage:
 class Finding:
     """Something that the user must know of: a file or image, and what is the matter with it.
 
-    ``kind`` is one of ``unreadable`` (the file cannot be read), ``unmatched`` (the file fits no pattern), ``conflict`` (two files
-    for one channel), ``mismatch`` (channels of different shape), ``missing_channel``, ``unlabelled`` (an image that a table says
-    nothing of), ``unused_row`` (a table's row that fits no image), ``unresolved`` (a row whose file is stated nowhere), ``note``.
+    ``kind`` is one of ``unreadable`` (the file cannot be read), ``unmatched`` (the file fits no pattern),
+    ``conflict`` (two files for one channel), ``mismatch`` (channels of different shape), ``missing_channel``,
+    ``unlabelled`` (an image that a table says nothing of), ``unused_row`` (a table's row that fits no image),
+    ``unresolved`` (a row whose file is stated nowhere), ``note``.
     """
 
     kind: str
@@ -58,7 +60,8 @@ class Finding:
 class BuildPlan:
     """Everything that a build will do.
 
-    ``pixel_bytes`` has the decoded size of each image, shape (images,), int64, from headers alone; shards are cut by it.
+    ``pixel_bytes`` has the decoded size of each image, shape (images,), int64, from headers alone; shards are cut by
+    it.
     """
 
     source: str

@@ -54,7 +54,8 @@ def keep_channels(samples: pa.Table, words: Sequence[str]) -> pa.Table:
 class _Selection:
     """Which entries of lists with one entry per plane stay.
 
-    ``lengths`` (images,) are the numbers of planes, ``kept`` (planes,) says which stay, ``counts`` (images,) how many of each image.
+    ``lengths`` (images,) are the numbers of planes, ``kept`` (planes,) says which stay, ``counts`` (images,) how many
+    of each image.
     """
 
     def __init__(self, lengths: NDArray[Any], kept: NDArray[np.bool_], counts: NDArray[Any]) -> None:

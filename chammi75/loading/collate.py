@@ -13,8 +13,9 @@ from chammi75.loading.image import MultiChannelImage
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Samples as one batch.
 
-    Images and arrays of one shape and dtype are stacked into a tensor (N, C, H, W), of mixed ones they are a list of tensors;
-    groups of the record become groups of lists; numbers, words and None stay lists. Images are decoded here, in the worker.
+    Images and arrays of one shape and dtype are stacked into a tensor (N, C, H, W), of mixed ones they are a list of
+    tensors; groups of the record become groups of lists; numbers, words and None stay lists. Images are decoded here,
+    in the worker.
 
     Parameters
     ----------

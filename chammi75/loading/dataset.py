@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MOST_RANGES = 20160
-"""Parts that a stream is cut into, at most: divisible by every number up to 10 and by 12, 14, 15, 16 … 64, so that ranks and workers
-get equal shares."""
+"""Parts that a stream is cut into, at most: a number of many divisors, so that ranks and workers get equal shares."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ def load_dataset(
     Parameters
     ----------
     path : str or sequence of str
-        A store, or a copy of the published CHAMMI-75 (local, or any fsspec URL), or several. ``"mini"`` is the embedded dataset,
-        built into ``cache_dir`` on first use.
+        A store, or a copy of the published CHAMMI-75 (local, or any fsspec URL), or several. ``"mini"`` is the
+        embedded dataset, built into ``cache_dir`` on first use.
     split : str, optional
         ``"train"`` by default; None for all.
     streaming : bool
@@ -148,7 +148,8 @@ def load_dataset(
     magnification, num_channels : number, list of numbers, or tuple (low, high), optional
         Equal to a number, to any of a list, or within a range with both ends (``{"min": …, "max": …}`` too).
     where : str, optional
-        Anything else, as an SQL condition over the record (``"quality.focus > 0.3"``), in a DuckDB that can reach nothing else.
+        Anything else, as an SQL condition over the record (``"quality.focus > 0.3"``), in a DuckDB that can reach
+        nothing else.
     select_channels : str or list of str, optional
         Keep only planes of these types, in stored order; an image with none of them is left out.
     metadata : str, optional
@@ -216,7 +217,8 @@ def _resolved(path: str | Sequence[str], cache_dir: str | None) -> list[str]:
             resolved.append(str(mini_store(cache_dir)))
         elif name == "chammi75":
             raise ChammiError(
-                "the public bucket is not read by its name yet: give the folder of a local copy of the published dataset, or 'mini'"
+                "the public bucket is not read by its name yet: give the folder of a local copy of the published"
+                " dataset, or 'mini'"
             )
         else:
             resolved.append(fspath(name))
@@ -242,13 +244,13 @@ def _selections(layouts: Sequence[Layout], filters: Filters, where: str | None, 
 
 
 def _ranges(selections: Sequence[Selection]) -> list[tuple[int, int, int]]:
-    """Parts of a stream, as (selection, first row, end): what Hugging Face datasets deals out to ranks and workers as shards."""
+    """Parts of a stream, as (selection, first row, end): what is dealt out to ranks and workers as shards."""
     total = sum(len(selection) for selection in selections)
     parts = min(total, _MOST_RANGES)
     edges = [total * k // parts for k in range(parts + 1)]
     starts = np.cumsum([0, *(len(selection) for selection in selections)])
     ranges = []
-    for first, end in zip(edges[:-1], edges[1:], strict=True):
+    for first, end in pairwise(edges):
         for number in range(len(selections)):
             low, high = max(first, int(starts[number])), min(end, int(starts[number + 1]))
             if low < high:
@@ -290,3 +292,9 @@ def _fingerprint(selections: Sequence[Selection], words: list[str] | None) -> st
         digest.update(selection.layout.url.encode())
         digest.update(selection.rows.tobytes())
     return digest.hexdigest()[:16]
+
+
+def samples_of(selection: Selection) -> list[dict[str, Any]]:
+    """The selected samples as plain values, ``image`` and ``annotation`` as references."""
+    rows: list[dict[str, Any]] = selection.layout.samples(selection.rows).to_pylist()
+    return rows

@@ -1,11 +1,12 @@
 """The two feature types that chammi75 adds to Hugging Face datasets: a multi-channel image, and the cells of one.
 
-Both are stored as references (which file, which bytes) and decoded when a sample is asked for: the image stays lazy, the cells become
-arrays. Importing this module registers them.
+Both are stored as references (which file, which bytes) and decoded when a sample is asked for: the image stays lazy,
+the cells become arrays. Importing this module registers them.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -49,7 +50,7 @@ CELLS_TYPE = pa.struct(
         pa.field("sizes", pa.list_(pa.list_(pa.float32()))),
     ]
 )
-"""How cells are stored: byte ranges of a shard, paths of guidance files, or the values; ``kept`` are the channels to give."""
+"""How cells are stored: byte ranges of a shard, paths of guidance files, or values; ``kept`` are the channels to give."""
 
 
 @dataclass
@@ -122,9 +123,10 @@ class MultiChannelImageFeature:
 
 @dataclass
 class CellsFeature:
-    """Feature type of the column ``annotation``: decodes to ``{"centroids": […], "sizes": […]}``, one entry per channel.
+    """Feature type of the column ``annotation``: decodes to ``{"centroids": […], "sizes": […]}``.
 
-    An entry is an array, centroids (n, 2) as (x, y) and sizes (n,), float32; None where the source has none for that channel.
+    An entry is an array, centroids (n, 2) as (x, y) and sizes (n,), float32; None where the source has none for that
+    channel.
     """
 
     id: str | None = field(default=None, repr=False)
@@ -224,5 +226,11 @@ def _cast(storage: pa.Array, target: pa.DataType) -> pa.Array:
     return pa.StructArray.from_arrays(columns, fields=list(target), mask=storage.is_null())
 
 
-register_feature(MultiChannelImageFeature, "MultiChannelImageFeature")
-register_feature(CellsFeature, "CellsFeature")
+def _register() -> None:
+    with warnings.catch_warnings():  # "experimental": nothing that a user could do about it
+        warnings.simplefilter("ignore", UserWarning)
+        register_feature(MultiChannelImageFeature, "MultiChannelImageFeature")
+        register_feature(CellsFeature, "CellsFeature")
+
+
+_register()

@@ -1,4 +1,4 @@
-"""The keyword filters of ``load_dataset``: organism, channel type, magnification … answered on the facets of an index."""
+"""The keyword filters of ``load_dataset``: organism, channel type … answered on the facets of an index."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _VOCABULARIES = {"organism": "organisms", "microscopy_type": "microscopy_types",
 class Filters:
     """What to keep. None keeps all.
 
-    A word means equal (``channel_type``: has it); a list of ``channel_type`` means has all of these, other lists mean any of these;
-    a tuple of two numbers, or ``{"min": …, "max": …}``, an inclusive range, open where None.
+    A word means equal (``channel_type``: has it); a list of ``channel_type`` means has all of these, other lists mean
+    any of these; a tuple of two numbers, or ``{"min": …, "max": …}``, an inclusive range, open where None.
     """
 
     organism: Words = None

@@ -38,8 +38,8 @@ STORAGE_KEYS: tuple[str, ...] = (
 class MultiChannelImage(Mapping[str, Any]):
     """All channels of one image; an array of shape (C, H, W) that is decoded when asked.
 
-    It is a mapping over its storage (references, not pixels), so that Hugging Face datasets keeps it through ``.map``. Made by
-    ``load_dataset``; ``MultiChannelImage.from_array`` makes one from pixels.
+    It is a mapping over its storage (references, not pixels), so that Hugging Face datasets keeps it through
+    ``.map``. Made by ``load_dataset``; ``MultiChannelImage.from_array`` makes one from pixels.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class MultiChannelImage(Mapping[str, Any]):
     __slots__ = ("_options", "_storage")
 
     def __init__(self, storage: Mapping[str, Any], storage_options: StorageOptions | None = None) -> None:
-        self._storage = {key: storage.get(key) for key in STORAGE_KEYS}
+        self._storage: dict[str, Any] = {key: storage.get(key) for key in STORAGE_KEYS}
         self._options = dict(storage_options or {})
 
     @classmethod
@@ -185,7 +185,7 @@ class MultiChannelImage(Mapping[str, Any]):
         return torch.from_numpy(np.asarray(self))
 
     def to_xarray(self) -> xarray.DataArray:
-        """All channels as a labelled array: dimensions channel, y, x; coordinates in micrometres where the pixel size is known."""
+        """All channels as a labelled array: dimensions channel, y, x; in µm where the pixel size is known."""
         import xarray
 
         _, height, width = self.shape
@@ -208,8 +208,9 @@ class MultiChannelImage(Mapping[str, Any]):
     def __getitem__(self, key: Any) -> Any:
         """A plane, a window of one, or a value of the storage.
 
-        ``image["nucleus"]`` and ``image[0]`` are planes of shape (H, W); ``image["nucleus", 100:356, 40:296]`` is a window;
-        ``image["protein", 1]`` picks the second of two channels that share a type; ``image[:, 0:64, 0:64]`` has all channels.
+        ``image["nucleus"]`` and ``image[0]`` are planes of shape (H, W); ``image["nucleus", 100:356, 40:296]`` is a
+        window; ``image["protein", 1]`` picks the second of two channels that share a type; ``image[:, 0:64, 0:64]``
+        has all channels.
 
         Raises
         ------
@@ -276,12 +277,13 @@ class MultiChannelImage(Mapping[str, Any]):
                 pick = int(parts[1])
                 if not 0 <= pick < len(found):
                     raise IndexError(
-                        f"{len(found)} channels are of the type {first!r}: pick one of 0 to {len(found) - 1}, not {pick}"
+                        f"{len(found)} channels are of the type {first!r}: pick 0 to {len(found) - 1}, not {pick}"
                     )
                 return found[pick], parts[2:]
             if len(found) > 1:
                 raise KeyError(
-                    f"{len(found)} channels are of the type {first!r}: pick one with [{first!r}, 0] … [{first!r}, {len(found) - 1}]"
+                    f"{len(found)} channels are of the type {first!r}: pick one with [{first!r}, 0] … [{first!r},"
+                    f" {len(found) - 1}]"
                     f" or by its number ({', '.join(map(str, found))})"
                 )
             return found[0], parts[1:]
@@ -314,7 +316,8 @@ class MultiChannelImage(Mapping[str, Any]):
         y, x, rows, columns = window or (0, 0, height, width)
         if y < 0 or x < 0 or rows < 1 or columns < 1 or y + rows > height or x + columns > width:
             raise ChammiError(
-                f"the crop (y={y}, x={x}, height={rows}, width={columns}) is not inside the image of {height} x {width} pixels"
+                f"the crop (y={y}, x={x}, height={rows}, width={columns}) is not inside the image of"
+                f" {height} x {width} pixels"
             )
         pixels = np.empty((len(channels), rows, columns), self.dtype)
         for target, channel, content in zip(pixels, channels, self._read(channels), strict=True):

@@ -13,7 +13,7 @@ DatasetT = TypeVar("DatasetT", "datasets.Dataset", "datasets.IterableDataset")
 
 
 def to_plain(dataset: DatasetT, codec: Literal["deflate"] | None = "deflate") -> DatasetT:
-    """The same samples with ``planes``, a ``List(Image())``, in place of ``image``: for the Hub, for Parquet, for other people.
+    """The same samples with ``planes``, a ``List(Image())``, in place of ``image``: for the Hub, for other people.
 
     Parameters
     ----------

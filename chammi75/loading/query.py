@@ -1,7 +1,8 @@
 """SQL over the records, in a DuckDB that can reach nothing else.
 
-No file, no network, no extension, no Python variable can be named in it: external access is switched off and the configuration locked
-before a word of the user's SQL is seen. The one file that stays readable is the index that is queried.
+No file, no network, no extension, no Python variable can be named in it: external access is switched off and the
+configuration locked before a word of the user's SQL is seen. The one file that stays readable is the index that is
+queried.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def rows_where(records: str | pa.Table, where: str) -> NDArray[np.int64]:
 def _columns_of(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[str, ...]]:
     """Columns that a query refers to, as paths; the query must be one SELECT."""
     answer = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchone()
-    tree = json.loads(answer[0]) if answer else {"error": True}
+    tree: dict[str, Any] = json.loads(answer[0]) if answer else {"error": True}
     if tree.get("error") or len(tree["statements"]) != 1:
         raise FilterError(f"where is not one SQL condition: {tree.get('error_message', 'it holds several statements')}")
     paths = set(_references(tree))

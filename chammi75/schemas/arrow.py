@@ -1,7 +1,7 @@
 """The one mapping from the models to Arrow.
 
-A group becomes a struct, a list a list, a number the Arrow type that its field states; everything is nullable, because Hugging Face
-datasets reads a non-null binary as something else than an image.
+A group becomes a struct, a list a list, a number the Arrow type that its field states; everything is nullable,
+because Hugging Face datasets reads a non-null binary as something else than an image.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def planes_type() -> pa.DataType:
 
 
 def shard_schema() -> pa.Schema:
-    """Arrow schema of a shard: the record, ``planes`` and ``annotation``, with the feature types for ``datasets`` in its metadata.
+    """Arrow schema of a shard: the record, ``planes`` and ``annotation``; feature types are in its metadata.
 
-    The metadata is what ``datasets.Features(...).arrow_schema`` writes, so that ``datasets.load_dataset("arrow", …)`` shows
-    pictures where this library was never installed.
+    The metadata is what ``datasets.Features(...).arrow_schema`` writes, so that ``datasets.load_dataset("arrow", …)``
+    shows pictures where this library was never installed.
     """
     import json
 

@@ -1,6 +1,7 @@
 """The JSON Schemas in ``schemas/``, made from the models; editors check ``catalog/`` and recipes with them.
 
-``python -m chammi75.schemas.json_schema`` writes them; with ``--check`` it says which are not current, and exits with 1.
+``python -m chammi75.schemas.json_schema`` writes them; with ``--check`` it says which are not current, and exits with
+1.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class ChannelRule(Model):
 
     name: str | None = Field(
         None,
-        description="What stands for the channel in the file name, or the channel's name in the file; None: by position.",
+        description="What stands for the channel in the file name, or its name in the file; None: by position.",
     )
     channel_type: str | None = Field(None, description="What it shows (nucleus); else found from panel or name.")
     panel: str | None = Field(None, description="Stain or label, in the source's word (DAPI); else the name.")
@@ -83,7 +83,8 @@ class BuildRecipe(Model):
     exclude: list[str] = Field([], description="Globs of files to leave out (thumbnails).")
     pattern: str | None = Field(
         None,
-        description="What file names say: '{plate}_{well}_s{fov}_w{channel}'. Files that differ in {channel} only are one image.",
+        description="What file names say: '{plate}_{well}_s{fov}_w{channel}'. Files that differ in {channel} only are"
+        " one image.",
     )
     axes: str | None = Field(
         None,

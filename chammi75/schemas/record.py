@@ -1,8 +1,9 @@
 """The record: what is known of one image.
 
-The six groups experiment, biology, imaging, microscopy, geometry and storage have the names of the published CHAMMI-75 metadata; the
-others are what that table lacks. A row here is an *image* (all channels, one z, one t), there it is a channel file: so what belongs to
-a channel is a list here, all lists of one length and in one order. Unknown is None.
+The six groups experiment, biology, imaging, microscopy, geometry and storage have the names of the published
+CHAMMI-75 metadata; the others are what that table lacks. A row here is an *image* (all channels, one z, one t), there
+it is a channel file: so what belongs to a channel is a list here, all lists of one length and in one order. Unknown
+is None.
 """
 
 from __future__ import annotations
@@ -134,8 +135,8 @@ class Curation(Model):
 class ImageRecord(Model):
     """One image: all its channels at one z and one t.
 
-    ``image_id`` is the source's id, the path inside the source, and the place inside a file of many images; the same on every
-    machine. Where the channels lie in files of their own, ``*`` stands for what tells those files apart:
+    ``image_id`` is the source's id, the path inside the source, and the place inside a file of many images; the same
+    on every machine. Where the channels lie in files of their own, ``*`` stands for what tells those files apart:
     ``fly0001/01_POS002_*.TIF``, ``mini0002/movie_01.tif#t=3&z=1``.
     """
 
@@ -174,7 +175,7 @@ PER_CHANNEL_FIELDS: dict[str, tuple[str, ...]] = {
     "storage": ("filename", "path"),
     "provenance": ("uri", "checksum"),
 }
-"""Groups and their fields that hold one entry per plane (beside those of ``quality.per_channel`` and ``annotation``)."""
+"""Groups and their fields that hold one entry per plane, beside ``quality.per_channel`` and ``annotation``."""
 
 RECORD_GROUPS: tuple[str, ...] = tuple(name for name in ImageRecord.model_fields if name != "image_id")
 """The groups of a record, in order."""

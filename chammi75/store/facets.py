@@ -1,7 +1,7 @@
 """Facets: the columns that people filter by, as numbers into short lists of words.
 
-A filter is answered on the list (how many words pass?) and then looked up for each image, which takes milliseconds for millions of
-images; and the list itself says which values there are, for messages.
+A filter is answered on the list (how many words pass?) and then looked up for each image, which takes milliseconds
+for millions of images; and the list itself says which values there are, for messages.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The index files: ``index.parquet`` for people and SQL, ``index.arrow`` for the loader, one row per image in both.
 
-``index.arrow`` is memory-mapped: opening it costs the same for ten images and for ten million, and all workers share its pages. It
-has where everything is in the shards, and what a stream yields beside pixels.
+``index.arrow`` is memory-mapped: opening it costs the same for ten images and for ten million, and all workers share
+its pages. It has where everything is in the shards, and what a stream yields beside pixels.
 """
 
 from __future__ import annotations

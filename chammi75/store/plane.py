@@ -1,11 +1,12 @@
 """A plane on disk: a standard TIFF, tiled, with a predictor, compressed without loss.
 
-Little-endian classic TIFF of one page; tiles of 128 x 128 in row-major order (smaller ones, in steps of 16, for smaller planes);
-predictor 2 for integers and 3 for floats; Zstandard (50000) or deflate (8). Its head has a fixed layout, so that a reader knows from
-height and width alone how long it is. Any TIFF library reads such a plane; the functions here read only the tiles that a crop touches.
+Little-endian classic TIFF of one page; tiles of 128 x 128 in row-major order (smaller ones, in steps of 16, for
+smaller planes); predictor 2 for integers and 3 for floats; Zstandard (50000) or deflate (8). Its head has a fixed
+layout, so that a reader knows from height and width alone how long it is. Any TIFF library reads such a plane; the
+functions here read only the tiles that a crop touches.
 
-The Zstandard settings are restricted to Huffman-coded literals for 8 bits, and level 3 for 16 and 32 bits, with a checksum in
-every frame: see the documentation of the store format for the measurements behind them.
+The Zstandard settings are restricted to Huffman-coded literals for 8 bits, and level 3 for 16 and 32 bits, with a
+checksum in every frame: see the documentation of the store format for the measurements behind them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""TIFF predictors over tiles: horizontal differences (2) and floating-point differences (3), as kernels that release the GIL.
+"""TIFF predictors over tiles, 2 (horizontal) and 3 (floating-point), as kernels that release the GIL.
 
-Undoing a difference is a running sum along each row of a tile. It is done here on eight bytes at a time: the odd and even lanes of a
-64-bit word are summed by one multiplication each, in lanes of twice their width so that no carry reaches a neighbour.
+Undoing a difference is a running sum along each row of a tile. It is done here on eight bytes at a time: the odd and
+even lanes of a 64-bit word are summed by one multiplication each, in lanes of twice their width so that no carry
+reaches a neighbour.
 
-Method: Adobe Photoshop TIFF Technical Notes 1 to 3 (predictor 2 and 3); prefix sums by multiplication as in H. S. Warren, Hacker's
-Delight, section 5-1.
+Method: Adobe Photoshop TIFF Technical Notes 1 to 3 (predictor 2 and 3); prefix sums by multiplication as in H. S.
+Warren, Hacker's Delight, section 5-1.
 """
 
 from __future__ import annotations
@@ -70,10 +71,11 @@ def sum_rows_u16(source, words, rows):  # type: ignore[no-untyped-def]
 def unsum_float32(source, planes, words, rows, top, left, out, y, x, width):  # type: ignore[no-untyped-def]
     """Undo predictor 3.
 
-    ``source`` and ``words`` are (tile height, tile width / 2) uint64: the differences, and room for their sums, which ``planes`` shows as
-    bytes, (tile height, 4 x tile width), the most significant bytes of a row first.
+    ``source`` and ``words`` are (tile height, tile width / 2) uint64: the differences, and room for their sums, which
+    ``planes`` shows as bytes, (tile height, 4 x tile width), the most significant bytes of a row first.
 
-    ``out`` is the target as uint32 words; rows ``top`` to ``rows`` and ``width`` columns from ``left`` are written from (y, x) on.
+    ``out`` is the target as uint32 words; rows ``top`` to ``rows`` and ``width`` columns from ``left`` are written
+    from (y, x) on.
     """
     tile_width = planes.shape[1] // 4
     for row in range(top, rows):
@@ -112,7 +114,7 @@ def difference_tiles(plane, tiles):  # type: ignore[no-untyped-def]
 
 @nb.njit(**_JIT)
 def difference_float32_tiles(plane, tiles):  # type: ignore[no-untyped-def]
-    """Cut ``plane`` (H, W) of float32 seen as uint32 into ``tiles`` (n, tile height, 4 x tile width) bytes; predictor 3."""
+    """Cut ``plane`` (H, W), float32 seen as uint32, into ``tiles`` (n, tile height, 4 x tile width); predictor 3."""
     height, width = plane.shape
     count, tile_height, row_bytes = tiles.shape
     tile_width = row_bytes // 4

@@ -143,7 +143,7 @@ class Store:
         return pq.read_table(content, columns=list(columns) if columns else None)
 
     def records_at(self, rows: NDArray[np.int64]) -> pa.Table:
-        """Records of some rows, in their order. Only the row groups that they lie in are read, and the last two are kept.
+        """Records of some rows, in their order. Only the row groups that they lie in are read; two are kept.
 
         Parameters
         ----------

@@ -1,8 +1,8 @@
 """Shards: Arrow IPC stream files of images, written one record batch at a time with every plane's byte range noted.
 
-A stream file is the schema message, the record batches, and an end mark. A batch is serialised in memory first; there the address of
-each buffer less the address of the message is its place in the file. So any file object will do as a target, a local disk is not
-needed, and ranges are exact.
+A stream file is the schema message, the record batches, and an end mark. A batch is serialised in memory first; there
+the address of each buffer less the address of the message is its place in the file. So any file object will do as a
+target, a local disk is not needed, and ranges are exact.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class EncodedImage:
 def content_digest(record: ImageRecord, pixels: Sequence[NDArray[Any]], cells: Sequence[Cells | None]) -> bytes:
     """SHA-256 over what an image is, whatever codec or library version wrote it.
 
-    It covers the record (but for the version of the reader), the pixels of each plane with dtype and shape, and the cells.
+    It covers the record (but for the version of the reader), the pixels of each plane with dtype and shape, and the
+    cells.
     """
     values = record.model_dump(mode="json")
     values["provenance"].pop("reader_version")
@@ -110,8 +111,8 @@ class WrittenShard:
 def places_schema() -> pa.Schema:
     """Where an image's planes and cells are in its shard, in bytes from the file's start.
 
-    ``cells`` is the number of cells per channel (null: not known); the centroids of all channels follow one another from
-    ``centroids_offset`` on (two float32 a cell), the sizes from ``sizes_offset`` on (one float32 a cell).
+    ``cells`` is the number of cells per channel (null: not known); the centroids of all channels follow one another
+    from ``centroids_offset`` on (two float32 a cell), the sizes from ``sizes_offset`` on (one float32 a cell).
     """
     import pyarrow as pa
 
@@ -319,7 +320,7 @@ def _with_digests(places: dict[str, Any], message: pa.Buffer, position: int, con
 
 
 def stored_digest(place: dict[str, Any], read: Any) -> bytes:
-    """SHA-256 over the stored bytes of an image: its planes, centroids and sizes, as ``read(offset, length)`` gives them."""
+    """SHA-256 over the stored bytes of an image: planes, centroids, sizes, as ``read(offset, length)`` gives them."""
     digest = hashlib.sha256()
     for offset, length in zip(place["plane_offsets"], place["plane_lengths"], strict=True):
         digest.update(read(offset, length))
@@ -331,7 +332,7 @@ def stored_digest(place: dict[str, Any], read: Any) -> bytes:
 
 
 def cells_from_bytes(counts: Sequence[int | None] | None, centroids: bytes, sizes: bytes) -> list[Cells | None] | None:
-    """The cells of each channel, out of the bytes that stand at an image's ``centroids_offset`` and ``sizes_offset``."""
+    """The cells of each channel, out of the bytes at an image's ``centroids_offset`` and ``sizes_offset``."""
     if counts is None:
         return None
     xy = np.frombuffer(centroids, "<f4").reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""Writing a store: shards first, then the index files, the manifest last. Until the manifest is there, there is no store."""
+"""Writing a store: shards first, then the index files, the manifest last. Without it, there is no store."""
 
 from __future__ import annotations
 

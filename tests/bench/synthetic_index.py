@@ -1,6 +1,7 @@
 """A generated index and metadata table of the published dataset's size, for the index bench.
 
-Studies, channel configurations and their words are those of a table of CHAMMI-75's shape: 75 studies, 16 organisms, 1 to 7 channels.
+Studies, channel configurations and their words are those of a table of CHAMMI-75's shape: 75 studies, 16 organisms, 1
+to 7 channels.
 """
 
 from __future__ import annotations

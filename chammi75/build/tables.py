@@ -1,0 +1,174 @@
+"""Reads the CSV files that people keep beside their images, as they come out of spreadsheets and instruments."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from chammi75.build.planned import Finding
+from chammi75.errors import RecipeError
+
+_DELIMITERS = (",", ";", "\t")
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16: its mark begins with the one of UTF-16
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_STATED_DELIMITER = re.compile(r"sep=(.)(\r\n|\r|\n)", re.IGNORECASE)  # how Excel states it
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a table: its number as a spreadsheet counts (the header is row 1), and its cells by column, trimmed."""
+
+    number: int
+    cells: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A CSV file. ``columns`` are its column names in order; ``rows`` hold the cells of the wanted columns only."""
+
+    path: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def read_table(
+    content: bytes, path: str, wanted: Iterable[str], delimiter: str | None = None
+) -> tuple[Table, list[Finding]]:
+    r"""Read a CSV file.
+
+    Any line ends (LF, CRLF, CR, mixed), quoted cells of several lines, UTF-8 with or without byte order mark, UTF-16
+    and UTF-32 with one. What is not UTF-8 is read as Latin-1, which is reported.
+
+    Parameters
+    ----------
+    content : bytes
+        The file.
+    path : str
+        Its path, for messages.
+    wanted : iterable of str
+        Names of the columns that are needed.
+    delimiter : str, optional
+        What separates cells; left out, the one of ``, ;`` and tab that finds the wanted columns.
+
+    Returns
+    -------
+    table : Table
+    findings : list of Finding
+        Rows that are shorter than the header (``note``: what they lack is empty) or longer (``unused_row``: left out,
+        as nobody knows which of its cells is one too many), and the encoding if it was guessed (``note``).
+
+    Raises
+    ------
+    RecipeError
+        If a wanted column is missing or there twice, or the file is no table: with path and columns.
+
+    Examples
+    --------
+    >>> table, _ = read_table(b"well;line\r\nA01;U2OS\r\n", "plate.csv", ["well", "line"])
+    >>> table.rows
+    (Row(number=2, cells={'well': 'A01', 'line': 'U2OS'}),)
+    """
+    needed = list(dict.fromkeys(wanted))
+    text, findings = _decode(content, path)
+    first = 1
+    stated = _STATED_DELIMITER.match(text)
+    if stated:
+        text, first, delimiter = text[stated.end() :], 2, delimiter or stated[1]
+    separator = delimiter or _detect_delimiter(text, needed)
+    if separator in '"\r\n':
+        raise RecipeError(f"{path}: {separator!r} cannot be a delimiter; comma, semicolon and tab are usual")
+    records = _records(text, separator, path)
+    header_at = next((at for at, record in enumerate(records) if any(cell.strip() for cell in record)), None)
+    if header_at is None:
+        raise RecipeError(f"{path}: the table is empty; a first row with the names of its columns is needed")
+    columns = tuple(cell.strip() for cell in records[header_at])
+    places = _find_columns(columns, needed, path)
+    rows = []
+    for number, record in enumerate(records[header_at + 1 :], start=first + header_at + 1):
+        if not any(cell.strip() for cell in record):
+            continue  # a blank line, or the empty rows that spreadsheets export below a table
+        if len(record) != len(columns):
+            more = any(cell.strip() for cell in record[len(columns) :])
+            if more:
+                reason = f"row {number} has {len(record)} cells, the header has {len(columns)}: left out"
+                findings.append(Finding("unused_row", path, f"{reason} (put cells that hold {separator!r} in quotes)"))
+                continue
+            if len(record) < len(columns):
+                reason = (
+                    f"row {number} has {len(record)} cells, the header has {len(columns)}: the others count as empty"
+                )
+                findings.append(Finding("note", path, reason))
+        rows.append(Row(number, {name: record[at].strip() if at < len(record) else "" for name, at in places.items()}))
+    return Table(path, columns, tuple(rows)), findings
+
+
+def _decode(content: bytes, path: str) -> tuple[str, list[Finding]]:
+    for mark, encoding in _BYTE_ORDER_MARKS:
+        if content.startswith(mark):
+            try:
+                return content.decode(encoding), []
+            except UnicodeDecodeError as error:
+                reason = f"it begins as {encoding} text and goes on as something else (byte {error.start})"
+                raise RecipeError(f"{path}: the table cannot be read: {reason}; save it as UTF-8") from error
+    if b"\0" in content:
+        raise RecipeError(f"{path}: this is no text (it holds zero bytes); save the table as CSV in UTF-8")
+    try:
+        return content.decode("utf-8"), []
+    except UnicodeDecodeError as error:
+        line = len(content[: error.start].splitlines()) or 1
+        reason = f"not UTF-8 (line {line}): read as Latin-1; save it as UTF-8 if letters come out wrong"
+        return content.decode("latin-1"), [Finding("note", path, reason)]
+
+
+def _detect_delimiter(text: str, needed: Sequence[str]) -> str:
+    """The delimiter that finds most of the needed columns in the first row that is not blank; of equals, most cells."""
+
+    def score(delimiter: str) -> tuple[int, int]:
+        lines = io.StringIO(text, newline="")
+        try:
+            header = next((row for row in csv.reader(lines, delimiter=delimiter) if any(c.strip() for c in row)), [])
+        except csv.Error:
+            return -1, 0
+        cells = [cell.strip() for cell in header]
+        return len(set(needed) & set(cells)), len(cells)
+
+    return max(_DELIMITERS, key=score)  # the first of equals
+
+
+def _records(text: str, delimiter: str, path: str) -> list[list[str]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        return list(reader)
+    except csv.Error as error:
+        words = str(error)
+        if "end of data" in words or "field limit" in words:
+            words = "a quoted cell is never closed"
+        raise RecipeError(
+            f"{path}, line {reader.line_num}: {words}; check the quotes in and before that line"
+        ) from error
+
+
+def _find_columns(columns: Sequence[str], needed: Sequence[str], path: str) -> dict[str, int]:
+    """The place of each needed column."""
+    there = ", ".join(columns) or "none"
+    for name in needed:
+        count = columns.count(name)
+        if count == 0:
+            near = get_close_matches(name, columns, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise RecipeError(f"{path}: there is no column {name!r}{hint} (columns: {there})")
+        if count > 1:
+            raise RecipeError(
+                f"{path}: the column {name!r} is there {count} times, rename all but one (columns: {there})"
+            )
+    return {name: columns.index(name) for name in needed}

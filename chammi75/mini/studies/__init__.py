@@ -1,0 +1,1 @@
+"""The studies that the simulator can make, one file each."""
