@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chammi75.readers.published_csv import (
+from chammi75.readers.published.csv_rows import (
     MOST_REPORTED,
     NULL,
     PublishedProblem,
@@ -19,7 +19,7 @@ from chammi75.readers.published_csv import (
     table_name,
     whole_number,
 )
-from chammi75.readers.published_files import safe_paths
+from chammi75.readers.published.files import safe_paths
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -170,7 +170,7 @@ def decode(data: bytes, path: str = "<bytes>") -> np.ndarray:
 
 
 def _unfiltered(header: PngHeader, raw: bytes, path: str) -> np.ndarray:
-    from chammi75.readers.png_filters import unfilter
+    from chammi75.readers.png.filters import unfilter
 
     pixel_bytes = max(1, header.depth * header.samples // 8)
     dtype = np.uint16 if header.depth == 16 else np.uint8

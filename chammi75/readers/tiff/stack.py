@@ -11,9 +11,9 @@ import numpy as np
 
 from chammi75.errors import ReadError
 from chammi75.readers.image_file import Series
-from chammi75.readers.ome_xml import OmeImage, OmePlane
-from chammi75.readers.tiff_calibration import Calibration
-from chammi75.readers.tiff_samples import Samples, describe_samples
+from chammi75.readers.tiff.calibration import Calibration
+from chammi75.readers.tiff.ome_xml import OmeImage, OmePlane
+from chammi75.readers.tiff.samples import Samples, describe_samples
 
 _UNNAMED = "I"
 _NAMED = "TZC"

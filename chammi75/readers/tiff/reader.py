@@ -22,10 +22,10 @@ import numpy as np
 from chammi75.errors import ReadError
 from chammi75.files import StorageOptions, absolute_url, filesystem_of, open_url
 from chammi75.readers.image_file import ImageFile, choose_series, damage_reported
-from chammi75.readers.ome_xml import OmeDocument, OmeImage, OmePlane, parse_ome_xml, refuse_entities
-from chammi75.readers.tiff_calibration import Calibration, read_calibration
-from chammi75.readers.tiff_directory import check_declared_size, check_segments, count_pages
-from chammi75.readers.tiff_stack import (
+from chammi75.readers.tiff.calibration import Calibration, read_calibration
+from chammi75.readers.tiff.directory import check_declared_size, check_segments, count_pages
+from chammi75.readers.tiff.ome_xml import OmeDocument, OmeImage, OmePlane, parse_ome_xml, refuse_entities
+from chammi75.readers.tiff.stack import (
     OmePages,
     Stack,
     contiguous_pages,

@@ -19,7 +19,7 @@ import numpy as np
 
 from chammi75.errors import ChammiError, ReadError
 from chammi75.files import StorageOptions, absolute_url, exists, is_local
-from chammi75.readers.published_csv import (
+from chammi75.readers.published.csv_rows import (
     NULL,
     PublishedProblem,
     PublishedRows,
@@ -31,7 +31,7 @@ from chammi75.readers.published_csv import (
     table_name,
     whole_number,
 )
-from chammi75.readers.published_files import (
+from chammi75.readers.published.files import (
     GUIDANCE_FOLDER,
     PLANES_FOLDER,
     PublishedRoot,
@@ -41,8 +41,8 @@ from chammi75.readers.published_files import (
     png_size,
     url_below,
 )
-from chammi75.readers.published_grouping import INT32_MAXIMUM, MOST_CHANNELS, GroupedRows
-from chammi75.readers.published_records import (
+from chammi75.readers.published.grouping import INT32_MAXIMUM, MOST_CHANNELS, GroupedRows
+from chammi75.readers.published.records import (
     PublishedImages,
     guidance_paths,
     image_names,

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from chammi75.readers.ome_xml import micrometres
+from chammi75.readers.tiff.ome_xml import micrometres
 
 
 @dataclass(frozen=True)

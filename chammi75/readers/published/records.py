@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chammi75.readers.published_csv import NULL, TextColumn, concatenated, words_at
-from chammi75.readers.published_files import GUIDANCE_FOLDER, PLANES_FOLDER
+from chammi75.readers.published.csv_rows import NULL, TextColumn, concatenated, words_at
+from chammi75.readers.published.files import GUIDANCE_FOLDER, PLANES_FOLDER
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -26,7 +26,7 @@ from chammi75.files import (
     read_ranges,
     safe_relative_path,
 )
-from chammi75.readers.published_csv import PUBLISHED_COLUMNS, concatenated, read_header
+from chammi75.readers.published.csv_rows import PUBLISHED_COLUMNS, concatenated, read_header
 
 if TYPE_CHECKING:
     import pyarrow as pa
