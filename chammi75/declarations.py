@@ -1,7 +1,7 @@
 """Where the declarations lie: ``catalog/``, ``schemas/`` and ``training/``.
 
-They stand at the top of the project, where people edit them. A wheel carries them inside the package; an editable install
-a checkout read them where they are.
+They stand at the top of the project, where people edit them. A wheel carries them inside the package; an editable
+install and a checkout read them where they are.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from chammi75.build.planned import BuildPlan, Finding, PlaneSource, PlannedImage
 from chammi75.errors import ChammiError
 from chammi75.files import StorageOptions
 from chammi75.readers.published import PublishedTable, read_published
-from chammi75.readers.published_csv import table_name
-from chammi75.readers.published_files import list_folder, url_below
+from chammi75.readers.published.csv_rows import table_name
+from chammi75.readers.published.files import list_folder, url_below
 from chammi75.schemas.record import ImageRecord
 
 if TYPE_CHECKING:

@@ -139,17 +139,20 @@ class MultiChannelImage(Mapping[str, Any]):
     @property
     def pixel_size_um(self) -> float | None:
         """Edge of a pixel in micrometres; None if unknown."""
-        return self._storage["pixel_size_um"]
+        value: float | None = self._storage["pixel_size_um"]
+        return value
 
     @property
     def significant_bits(self) -> int | None:
         """Bits that the camera filled; None for floats or if unknown."""
-        return self._storage["significant_bits"]
+        value: int | None = self._storage["significant_bits"]
+        return value
 
     @property
     def image_id(self) -> str | None:
         """Identity of the image."""
-        return self._storage["image_id"]
+        value: str | None = self._storage["image_id"]
+        return value
 
     def crop(self, y: int, x: int, height: int, width: int) -> NDArray[Any]:
         """A window of all channels. Only the tiles that it touches are decoded.

@@ -19,7 +19,7 @@ from chammi75.build.planned import PlaneSource
 from chammi75.build.published import PublishedPlan, plan_published
 from chammi75.errors import ChammiError
 from chammi75.files import read_bytes
-from chammi75.readers.published_csv import PUBLISHED_COLUMNS
+from chammi75.readers.published.csv_rows import PUBLISHED_COLUMNS
 
 TABLE = "CHAMMI-75_train_metadata.csv"
 PNG_HEADER = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 8, 6)

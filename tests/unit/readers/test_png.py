@@ -18,7 +18,7 @@ from PIL import Image
 from chammi75.errors import ReadError
 from chammi75.readers import open_image, probe
 from chammi75.readers.png import decode
-from chammi75.readers.png_filters import unfilter
+from chammi75.readers.png.filters import unfilter
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from chammi75.errors import ChammiError, ReadError
 from chammi75.readers.published import PublishedTable, find_published_root, read_published
-from chammi75.readers.published_csv import PUBLISHED_COLUMNS, REQUIRED_COLUMNS, magnification_number, whole_number
-from chammi75.readers.published_files import safe_paths
-from chammi75.readers.published_records import wildcard_name
+from chammi75.readers.published.csv_rows import PUBLISHED_COLUMNS, REQUIRED_COLUMNS, magnification_number, whole_number
+from chammi75.readers.published.files import safe_paths
+from chammi75.readers.published.records import wildcard_name
 from chammi75.schemas.arrow import record_schema
 from chammi75.schemas.record import ImageRecord
 
