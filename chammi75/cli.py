@@ -226,8 +226,9 @@ def gallery(
 def _plan(source: str, recipe_path: Path | None, workers: int) -> BuildPlan:
     """The plan of a folder, with the recipe given or a plain one; or of a recipe, for the folder that it lies in."""
     from chammi75.build.plan import plan_folder
-    from chammi75.build.recipes import default_recipe, load_recipe
+    from chammi75.build.recipes import load_recipe
     from chammi75.files import is_local, local_path
+    from chammi75.schemas.recipe import BuildRecipe
 
     if recipe_path is None and source.lower().endswith((".yaml", ".yml")):
         recipe, folder, digest = load_recipe(source)
@@ -237,7 +238,7 @@ def _plan(source: str, recipe_path: Path | None, workers: int) -> BuildPlan:
             f"{source}: there is no such folder (give a folder of images, or a recipe that ends with .yaml)"
         )
     if recipe_path is None:
-        return plan_folder(source, default_recipe(source), workers=workers)
+        return plan_folder(source, BuildRecipe(), workers=workers)
     recipe, folder, digest = load_recipe(recipe_path)
     return plan_folder(source, recipe, recipe_folder=str(folder), recipe_sha256=digest, workers=workers)
 

@@ -23,6 +23,7 @@ from chammi75.build.guidance import GuidanceFinder
 from chammi75.build.joins import join_tables
 from chammi75.build.listing import FoundFile, file_url, list_files
 from chammi75.build.planned import BuildPlan, Finding, PlaneSource, PlannedImage
+from chammi75.build.recipes import source_id
 from chammi75.build.records import image_id, image_keys, report_calibration, report_words, write_record
 from chammi75.build.tables import Table, read_table
 from chammi75.errors import ChammiError, ReadError, RecipeError
@@ -72,6 +73,8 @@ def plan_folder(
         If the folder cannot be listed.
     """
     root = absolute_url(folder)
+    source = recipe.source or source_id(root)
+    recipe = recipe.model_copy(update={"source": source})
     beside = absolute_url(recipe_folder) if recipe_folder is not None else root
     pattern = FilePattern.parse(recipe.pattern) if recipe.pattern is not None else None
     options_beside = None if is_local(beside) and not is_local(root) else storage_options
@@ -113,10 +116,10 @@ def plan_folder(
         findings.append(Finding("note", recipe.guidance or "", f"{absent} of {sought} planes have no guidance file"))
     findings += report_words((image.record for image in images), recipe)
     if not images:
-        findings.append(Finding("note", recipe.source, "nothing in this folder makes an image"))
+        findings.append(Finding("note", source, "nothing in this folder makes an image"))
     content = recipe.model_dump_json().encode()
     return BuildPlan(
-        source=recipe.source,
+        source=source,
         split=recipe.split,
         images=tuple(images),
         pixel_bytes=np.array([draft.pixel_bytes for draft in drafts], dtype=np.int64),

@@ -103,17 +103,17 @@ def parse_recipe(content: bytes, path: str) -> BuildRecipe:
     return recipe
 
 
-def default_recipe(folder: str) -> BuildRecipe:
-    """The recipe of a folder that comes without one: each file is one image of the channels that it holds.
+def source_id(folder: str) -> str:
+    """The id of a source whose recipe states none: its folder's name, what an id may not hold replaced by ``-``.
 
     Parameters
     ----------
     folder : str
-        Path or URL of the folder; the source's id is its name, with what an id may not hold replaced by ``-``.
+        Path or URL of the folder.
 
     Examples
     --------
-    >>> default_recipe("s3://bucket/Plate 1 (März)/").source
+    >>> source_id("s3://bucket/Plate 1 (März)/")
     'Plate-1-Marz'
     """
     url = re.sub(r"^[A-Za-z][A-Za-z0-9+.\-]+:/+", "", folder.replace("\\", "/"))
@@ -122,7 +122,7 @@ def default_recipe(folder: str) -> BuildRecipe:
         parts = [Path(folder).expanduser().absolute().resolve().name]
     plain = unicodedata.normalize("NFKD", parts[-1]).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")[:64].strip("-._")
-    return BuildRecipe.model_validate({"source": name or "images"})
+    return name or "images"
 
 
 @cache

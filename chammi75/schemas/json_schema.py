@@ -14,12 +14,13 @@ from chammi75.schemas.base import Model
 from chammi75.schemas.cards import PlatformCard, SourceCard
 from chammi75.schemas.manifest import StoreManifest
 from chammi75.schemas.recipe import BuildRecipe
-from chammi75.schemas.record import Annotation, ImageRecord
+from chammi75.schemas.record import Annotation, Channel, ImageRecord
 from chammi75.schemas.subset import SubsetRecipe
 from chammi75.schemas.vocabulary import Vocabulary
 
 PUBLISHED: dict[str, type[Model]] = {
     "image-record": ImageRecord,
+    "channel": Channel,
     "annotation": Annotation,
     "store-manifest": StoreManifest,
     "build-recipe": BuildRecipe,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
 from chammi75.schemas.base import Model
 from chammi75.schemas.manifest import Codec
@@ -43,6 +43,26 @@ class ChannelRule(Model):
     panel: str | None = Field(None, description="Stain or label, in the source's word (DAPI); else the name.")
 
 
+def _short_forms(value: Any) -> Any:
+    """``[nucleus, er]`` and ``{w1: nucleus, w2: {channel_type: er, panel: ConA}}`` as lists of rules."""
+    if isinstance(value, dict):
+        return [
+            {"name": name, **(rule if isinstance(rule, dict) else {"channel_type": rule})}
+            for name, rule in value.items()
+        ]
+    if isinstance(value, list):
+        return [{"channel_type": rule} if isinstance(rule, str) else rule for rule in value]
+    return value
+
+
+def _allow_short_forms(schema: dict[str, Any]) -> None:
+    rule = schema["anyOf"][0]["items"]
+    word = {"type": "string"}
+    schema["anyOf"][0]["items"] = {"anyOf": [rule, word]}
+    named = {"anyOf": [rule, word, {"type": "null"}]}
+    schema["anyOf"].insert(1, {"type": "object", "minProperties": 1, "additionalProperties": named})
+
+
 class TableJoin(Model):
     """A CSV file that says what wells or files are."""
 
@@ -67,10 +87,12 @@ class TableJoin(Model):
 class BuildRecipe(Model):
     """How a folder of files becomes images.
 
-    Every key but ``source`` may be left out: then each file is one image of the channels that it holds.
+    Every key may be left out: then each file is one image of the channels that it holds.
     """
 
-    source: SourceId = Field(description="Id of the source; image ids begin with it.")
+    source: SourceId | None = Field(
+        None, description="Id of the source; image ids begin with it. The folder's name where it is left out."
+    )
     title: str | None = Field(None, description="What the source is, in a line.")
     study: str | None = Field(None, description="experiment.study; the source's id where it is left out.")
     platform: str | None = Field(None, description="Id of the platform that hosts the source.")
@@ -91,7 +113,12 @@ class BuildRecipe(Model):
         pattern=r"^[TZCS]*YXS?$",
         description="Axes of files that do not name them (TYX: pages are timepoints).",
     )
-    channels: list[ChannelRule] | None = Field(None, min_length=1, description="The channels, in stored order.")
+    channels: Annotated[list[ChannelRule] | None, BeforeValidator(_short_forms)] = Field(
+        None,
+        min_length=1,
+        description="The channels, in stored order: rules, or channel types, or name -> rule or channel type.",
+        json_schema_extra=_allow_short_forms,
+    )
     missing_channel: Literal["keep", "skip"] = Field(
         "keep", description="Images that lack a channel: keep what is there, or skip them. Both are reported."
     )

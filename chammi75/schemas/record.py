@@ -16,6 +16,16 @@ from pydantic import Field, model_validator
 from chammi75.schemas.base import Float32, Int32, Model, Point
 
 
+class Channel(Model):
+    """One channel of an image, as the lists of its record describe it."""
+
+    channel: Int32 = Field(ge=1, description="Number of the channel in the source's order, from 1.")
+    channel_type: str | None = Field(None, description="What it shows, a word of the vocabulary.")
+    panel: str | None = Field(None, description="Its stain or name, in the source's own word.")
+    filename: str | None = Field(None, description="The file that it comes from, or the archive that holds it.")
+    path: str | None = Field(None, description="Path of that file inside the source.")
+
+
 class Experiment(Model):
     """Where in an experiment the image was taken. All identifiers are text: leading zeros survive."""
 
@@ -160,6 +170,14 @@ class ImageRecord(Model):
                     " belongs to a channel have one entry per plane"
                 )
         return self
+
+    @property
+    def channels(self) -> list[Channel]:
+        """The stored channels, in order."""
+        imaging, storage = self.imaging, self.storage
+        lists = (imaging.channel, imaging.channel_type, imaging.panel, storage.filename, storage.path)
+        names = ("channel", "channel_type", "panel", "filename", "path")
+        return [Channel(**dict(zip(names, values, strict=True))) for values in zip(*lists, strict=True)]
 
     def per_channel_lists(self) -> Iterator[tuple[str, list[Any]]]:
         """Dotted names and values of the lists that have one entry per plane."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chammi75.build.recipes import default_recipe, load_recipe, parse_recipe
+from chammi75.build.recipes import load_recipe, parse_recipe, source_id
 from chammi75.errors import RecipeError
 
 RECIPE = b"""\
@@ -96,7 +96,6 @@ def test_a_number_where_text_stands_says_to_quote_what_the_file_has(content: str
 
 
 def test_what_is_missing_is_named() -> None:
-    assert "source is missing: Id of the source" in problem("title: x\n")
     assert "source is missing" in problem("")
 
 
@@ -169,10 +168,31 @@ def test_nesting_without_end_is_an_error() -> None:
     ],
 )
 def test_a_folder_without_recipe_gives_its_name_to_the_source(folder: str, source: str) -> None:
-    assert default_recipe(folder).source == source
+    assert source_id(folder) == source
 
 
 def test_the_current_folder_gives_its_real_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "plate7").mkdir()
     monkeypatch.chdir(tmp_path / "plate7")
-    assert default_recipe(".").source == "plate7"
+    assert source_id(".") == "plate7"
+
+
+@pytest.mark.parametrize(
+    ("text", "rules"),
+    [
+        ("[nucleus, er]", [(None, "nucleus", None), (None, "er", None)]),
+        ("{w1: nucleus, w2: {panel: ConA}, w3: }", [("w1", "nucleus", None), ("w2", None, "ConA"), ("w3", None, None)]),
+        ("[{name: D, channel_type: nucleus}, er]", [("D", "nucleus", None), (None, "er", None)]),
+    ],
+)
+def test_channels_may_be_written_short(text: str, rules: list[tuple[str | None, ...]]) -> None:
+    recipe = parse_recipe(f"channels: {text}".encode(), "r.yaml")
+    assert [(rule.name, rule.channel_type, rule.panel) for rule in recipe.channels or ()] == rules
+
+
+def test_a_recipe_without_a_source_takes_the_folders_name(tmp_path: Path) -> None:
+    from chammi75.build.plan import plan_folder
+
+    folder = tmp_path / "Plate 7"
+    folder.mkdir()
+    assert plan_folder(str(folder), parse_recipe(b"title: x", "r.yaml")).source == "Plate-7"
