@@ -96,7 +96,7 @@ def test_a_number_where_text_stands_says_to_quote_what_the_file_has(content: str
 
 
 def test_what_is_missing_is_named() -> None:
-    assert "source is missing" in problem("")
+    assert "path is missing: The file" in problem("tables: [{match: {a: b}, columns: {c: d}}]")
 
 
 def test_an_id_with_a_slash_says_what_an_id_may_be() -> None:
