@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chammi75.build.execute import BuildReport
-    from chammi75.build.planned import BuildPlan, Finding
+    from chammi75.build.planned import BuildPlan
     from chammi75.loading.layouts import Layout
+    from chammi75.schemas.manifest import StoreManifest
 
 app = typer.Typer(
     name="chammi75",
@@ -33,10 +34,21 @@ app = typer.Typer(
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 _Out = Annotated[str, typer.Option("--out", help="Folder of the new store: absent or empty. A path or any fsspec URL.")]
 _Workers = Annotated[
-    int, typer.Option("--workers", min=1, help="Processes and threads; the result does not depend on it.")
+    int,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Processes and threads; the result does not depend on it.",
+        show_default="as many as cores, 8 at most",
+    ),
+]
+_Metadata = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--metadata", help="Which metadata table of a published layout, if there are several."),
 ]
 _DEFAULT_WORKERS = min(8, os.cpu_count() or 1)
 _SHOWN_FINDINGS = 20
+_INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
 
 
 @app.callback(invoke_without_command=True)
@@ -70,14 +82,14 @@ def quickstart(
     from chammi75.terminal import human_bytes, print_line, progress, table
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ChammiError(f"{out} is not empty: give another folder with --out")
+        raise ChammiError(f"{out} is not empty: give another folder with --out, or remove this one")
     start = perf_counter()
     with progress("simulate and build mini") as advance:
         report = build_mini(out / "sources", out / "store", size=size, workers=workers, advance=advance)
     manifest = report.manifest
     print_line(
         f"Built {out / 'store'}: {manifest.images} images, {manifest.planes} planes,"
-        f" {human_bytes(manifest.pixel_bytes)} of pixels in {human_bytes(sum(shard.bytes for shard in manifest.shards))}"
+        f" {human_bytes(manifest.pixel_bytes)} of pixels in {human_bytes(_stored_bytes(manifest))}"
         f" ({perf_counter() - start:.1f} s)."
     )
     checked = verify_store(str(out / "store"))
@@ -91,11 +103,13 @@ def quickstart(
     print_line(f"  {sample['image']!r}")
     print_line(f"  a 256 x 256 crop of all its channels: {crop.shape}, {crop.dtype}, mean {crop.mean():.1f}")
     with progress("draw the gallery", shown_count(layout, 6)) as advance:
-        write_gallery(layout, out / "gallery.html", title="mini", per_study=6, advance=advance)
+        write_gallery(layout, out / "gallery.html", title="mini (simulated microscopy)", per_study=6, advance=advance)
     print_line(f"Gallery: {out / 'gallery.html'} (open it in a browser).")
+    print_line(f"The source files with their recipes are in {out / 'sources'}; mini is simulated, not measured.")
     print_line("Next, in Python:")
     print_line("  from chammi75 import load_dataset")
     print_line(f"  dataset = load_dataset({str(out / 'store')!r}, streaming=True, channel_type='nucleus')")
+    print_line("Or your own images: chammi75 build FOLDER --plan shows what would be built of them.")
 
 
 @app.command()
@@ -107,7 +121,20 @@ def build(
     workers: _Workers = _DEFAULT_WORKERS,
     as_json: _Json = False,
 ) -> None:
-    """Build a store of folders of images."""
+    """Build a store of folders of images.
+
+    A recipe (YAML) says what file names mean, what the channels show, and
+    what is known of the images. Try --plan first: it shows which files
+    become which image and what fits no group, and writes nothing.
+
+    \b
+    source: fly0001
+    pattern: "{plate}_{well}_s{fov}_w{channel}"
+    channels:
+      - {name: "1", panel: DAPI}
+      - {name: "2", panel: FITC, channel_type: protein}
+    record: {biology.organism: Drosophila melanogaster, microscopy.magnification: 20}
+    """
     from chammi75.build.execute import build_store
     from chammi75.terminal import progress
 
@@ -117,7 +144,8 @@ def build(
         raise typer.BadParameter("a recipe goes with one folder", param_hint="--recipe")
     plans = [_plan(source, recipe, workers) for source in sources]
     if plan or out is None:
-        _show_plans(plans, as_json)
+        with_recipe = recipe is not None or all(_is_recipe(source) for source in sources)
+        _show_plans(plans, as_json, with_recipe)
         return
     with progress("build", sum(len(one.images) for one in plans)) as advance:
         report = build_store(plans, out, workers=workers, advance=advance)
@@ -128,12 +156,12 @@ def build(
 def convert(
     published: Annotated[str, typer.Argument(metavar="PUBLISHED", help="A copy of the published CHAMMI-75 layout.")],
     out: _Out,
-    metadata: Annotated[Optional[str], typer.Option("--metadata", help="Metadata table, if there are several.")] = None,  # noqa: UP045
+    metadata: _Metadata = None,
     codec: Annotated[str, typer.Option("--codec", help="zstd for training, deflate for exchange.")] = "zstd",
     workers: _Workers = _DEFAULT_WORKERS,
     as_json: _Json = False,
 ) -> None:
-    """Turn the published layout into a store."""
+    """Turn a copy of the published CHAMMI-75 (metadata table and one PNG per channel) into a store."""
     from chammi75.build.execute import build_store
     from chammi75.build.published import plan_published
     from chammi75.terminal import progress
@@ -149,6 +177,7 @@ def convert(
 @app.command()
 def info(
     store: Annotated[str, typer.Argument(metavar="STORE", help="A store, or a copy of the published layout.")],
+    metadata: _Metadata = None,
     as_json: _Json = False,
 ) -> None:
     """Say what a store holds."""
@@ -156,7 +185,7 @@ def info(
     from chammi75.loading.summary import channel_counts, summarise
     from chammi75.terminal import human_bytes, print_json, print_line, table
 
-    layout = open_layout(store)
+    layout = open_layout(store, metadata=metadata)
     rows = summarise(layout)
     if as_json:
         print_json(rows)
@@ -164,8 +193,8 @@ def info(
     print_line(layout.url)
     if isinstance(layout, StoreLayout):
         manifest = layout.store.manifest
-        size = sum(shard.bytes for shard in manifest.shards)
-        number = f"{manifest.images} images, {manifest.planes} planes, {len(manifest.shards)} shards"
+        size = _stored_bytes(manifest)
+        number = f"{manifest.images} images, {manifest.planes} planes, {_shards(len(manifest.shards))}"
         print_line(f"{number}; written by {manifest.created_by}")
         stored = f"{human_bytes(manifest.pixel_bytes)} of pixels in {human_bytes(size)} ({manifest.codec})"
         print_line(f"{stored}; content {manifest.content_sha256[:16]}…")
@@ -175,7 +204,7 @@ def info(
     counts = channel_counts(layout)
     table(
         [{"channel type": name, "planes": number} for name, number in counts.most_common()],
-        title="Planes by channel type",
+        title="Planes by channel",
     )
 
 
@@ -210,6 +239,7 @@ def verify(
 def gallery(
     store: Annotated[str, typer.Argument(metavar="STORE", help="A store, or a copy of the published layout.")],
     out: Annotated[Path, typer.Option("--out", help="The HTML file.")],
+    metadata: _Metadata = None,
     per_study: Annotated[int, typer.Option("--per-study", min=1, help="Images shown of each study.")] = 6,
 ) -> None:
     """Write a self-contained page with pictures of every study."""
@@ -217,7 +247,7 @@ def gallery(
     from chammi75.loading.layouts import open_layout
     from chammi75.terminal import print_line, progress
 
-    layout = open_layout(store)
+    layout = open_layout(store, metadata=metadata)
     with progress("draw the gallery", shown_count(layout, per_study)) as advance:
         shown = write_gallery(layout, out, title=Path(store).name or store, per_study=per_study, advance=advance)
     print_line(f"{out}: {shown} of {len(layout)} images.")
@@ -230,7 +260,7 @@ def _plan(source: str, recipe_path: Path | None, workers: int) -> BuildPlan:
     from chammi75.files import is_local, local_path
     from chammi75.schemas.recipe import BuildRecipe
 
-    if recipe_path is None and source.lower().endswith((".yaml", ".yml")):
+    if recipe_path is None and _is_recipe(source):
         recipe, folder, digest = load_recipe(source)
         return plan_folder(str(folder), recipe, recipe_folder=str(folder), recipe_sha256=digest, workers=workers)
     if is_local(source) and not local_path(source).is_dir():
@@ -243,11 +273,15 @@ def _plan(source: str, recipe_path: Path | None, workers: int) -> BuildPlan:
     return plan_folder(source, recipe, recipe_folder=str(folder), recipe_sha256=digest, workers=workers)
 
 
+def _is_recipe(source: str) -> bool:
+    return source.lower().endswith((".yaml", ".yml"))
+
+
 def _summary_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "channels": ", ".join(word or "unknown" for word in row["channels"])} for row in rows]
 
 
-def _show_plans(plans: Sequence[BuildPlan], as_json: bool) -> None:
+def _show_plans(plans: Sequence[BuildPlan], as_json: bool, with_recipe: bool) -> None:
     from chammi75.build.description import describe
     from chammi75.terminal import human_bytes, print_json, print_line, table
 
@@ -257,17 +291,31 @@ def _show_plans(plans: Sequence[BuildPlan], as_json: bool) -> None:
         return
     titles = {
         "images": "Images",
-        "groups": "What was grouped with what",
+        "groups": "Each image and its files",
         "kinds": "Findings",
-        "findings": "The first of each kind",
+        "findings": "The findings",
     }
     for plan in plans:
         description = describe(plan, limit=_SHOWN_FINDINGS)
-        size = human_bytes(int(plan.pixel_bytes.sum()))
-        print_line(f"{plan.source}: {len(plan.images)} images, {size} of pixels. Nothing was written.")
+        print_line(f"{plan.source}: {len(plan.images)} images, {human_bytes(int(plan.pixel_bytes.sum()))} of pixels.")
+        for row in description["images"]:
+            row["bytes"] = human_bytes(row["bytes"])
         for name, title in titles.items():
             if description[name]:
                 table(description[name], title=title)
+        _say_what_is_left_out("images", len(description["groups"]), len(plan.images))
+        _say_what_is_left_out("findings", len(description["findings"]), len(plan.findings))
+    if not with_recipe:
+        print_line("Without a recipe each file is an image of its own. If channels lie in files of their own, write a")
+        print_line("recipe whose pattern says how files are named (chammi75 build --help), and give it with --recipe.")
+    print_line("Nothing was written. To build it: the same command with --out STORE in place of --plan.")
+
+
+def _say_what_is_left_out(what: str, shown: int, there: int) -> None:
+    from chammi75.terminal import print_line
+
+    if shown < there:
+        print_line(f"{there - shown} more {what} are not shown; --json lists all.")
 
 
 def _show_report(report: BuildReport, as_json: bool) -> None:
@@ -288,31 +336,41 @@ def _show_report(report: BuildReport, as_json: bool) -> None:
             }
         )
         return
-    size = sum(shard.bytes for shard in manifest.shards)
     print_line(
-        f"{report.store}: {manifest.images} images, {manifest.planes} planes, {human_bytes(manifest.pixel_bytes)} of pixels in"
-        f" {human_bytes(size)}, {len(manifest.shards)} shards."
+        f"{report.store}: {manifest.images} images, {manifest.planes} planes, {human_bytes(manifest.pixel_bytes)}"
+        f" of pixels in {human_bytes(_stored_bytes(manifest))}, {_shards(len(manifest.shards))}."
     )
-    _show_findings(report.findings)
+    _show_findings(report)
 
 
-def _show_findings(findings: Sequence[Finding]) -> None:
+def _show_findings(report: BuildReport) -> None:
     from collections import Counter
 
+    from chammi75.build.execute import REPORT
+    from chammi75.files import join_url
     from chammi75.terminal import print_line, table
 
+    findings = report.findings
     if not findings:
         return
     counts = Counter(finding.kind for finding in findings)
-    print_line(
-        f"{len(findings)} findings (all of them in report.json): {', '.join(f'{n} {kind}' for kind, n in counts.items())}."
-    )
+    words = ", ".join(f"{number} {kind}" for kind, number in counts.items())
+    number = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
+    print_line(f"{number} ({words}), told in full in {join_url(report.store, REPORT)}")
     serious = [finding for finding in findings if finding.kind != "note"] or list(findings)
     rows = [{"kind": finding.kind, "file or image": finding.path, "reason": finding.reason} for finding in serious]
     table(
         rows[:_SHOWN_FINDINGS],
         title="Findings" if len(rows) <= _SHOWN_FINDINGS else f"The first {_SHOWN_FINDINGS} findings",
     )
+
+
+def _stored_bytes(manifest: StoreManifest) -> int:
+    return sum(shard.bytes for shard in manifest.shards)
+
+
+def _shards(number: int) -> str:
+    return "1 shard" if number == 1 else f"{number} shards"
 
 
 def _show_published(layout: Layout) -> None:
@@ -322,7 +380,8 @@ def _show_published(layout: Layout) -> None:
     print_line(f"The published layout; {len(layout)} images by {found.metadata_url}")
     if found.counts["unresolved_rows"]:
         print_line(
-            f"{found.counts['unresolved_rows']} rows of the table have no file that is stated anywhere; they are left out."
+            f"{found.counts['unresolved_rows']} rows of the table have no file that is stated anywhere;"
+            " they are left out."
         )
 
 
@@ -331,16 +390,17 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     if debug:  # wherever it stands on the line
         sys.argv = [sys.argv[0], "--debug", *(word for word in sys.argv[1:] if word != "--debug")]
+    from chammi75.terminal import spelled
+
     try:
         app()
-    except (ChammiError, OSError, KeyboardInterrupt) as error:
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            print("chammi75: stopped by Ctrl-C; what was written so far is no store, begin again", file=sys.stderr)
+        raise
+    except (ChammiError, OSError) as error:
         if debug:
             raise
-        from chammi75.terminal import spelled
-
-        if isinstance(error, KeyboardInterrupt):
-            print("chammi75: stopped", file=sys.stderr)
-            raise SystemExit(130) from None
         print(spelled(f"chammi75: {error}", sys.stderr), file=sys.stderr)
         raise SystemExit(1) from None
 

@@ -64,14 +64,21 @@ def absolute_url(url: str | os.PathLike[str]) -> str:
 
 
 def join_url(base: str, *parts: str) -> str:
-    """``base`` and relative ``parts``, joined with forward slashes.
+    """``base`` and relative ``parts``, joined with forward slashes; in a chained URL they belong to its first link.
 
     Examples
     --------
     >>> join_url("s3://bucket/store", "shards", "train-00000.arrow")
     's3://bucket/store/shards/train-00000.arrow'
+    >>> join_url("zip://::/data/a.zip", "a.png")
+    'zip://a.png::/data/a.zip'
     """
-    return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts if part)])
+    names = [part.strip("/") for part in parts if part]
+    first, chain, rest = base.partition("::") if not is_local(base) else (base, "", "")
+    if not chain:
+        return "/".join([base.rstrip("/"), *names])
+    protocol, _, inner = first.partition("://")
+    return f"{protocol}://{'/'.join(name for name in (inner.strip('/'), *names) if name)}::{rest}"
 
 
 def safe_relative_path(path: str) -> str:
@@ -80,7 +87,7 @@ def safe_relative_path(path: str) -> str:
     Raises
     ------
     ChammiError
-        If ``path`` is absolute, names a drive, or climbs out with ``..``.
+        If ``path`` is absolute, names a drive or another filesystem, or climbs out with ``..``.
 
     Examples
     --------
@@ -90,7 +97,8 @@ def safe_relative_path(path: str) -> str:
     text = path.replace("\\", "/")
     normal = posixpath.normpath(text) if text else ""
     climbs = normal == ".." or normal.startswith("../")
-    if not text or "\0" in text or climbs or normal.startswith("/") or re.match(r"^[A-Za-z]:", normal) or "://" in text:
+    elsewhere = normal.startswith("/") or re.match(r"^[A-Za-z]:", normal) or "://" in text or "::" in text
+    if not text or "\0" in text or climbs or elsewhere:
         raise ChammiError(f"{path!r} is refused: a path here must stay inside its folder (relative, without '..')")
     return normal
 

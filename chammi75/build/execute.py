@@ -7,13 +7,14 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from threading import local
 from typing import Literal, cast
 
 from chammi75.build.encode import SourceFiles, encode_image
 from chammi75.build.planned import BuildPlan, Finding, PlannedImage
-from chammi75.errors import ChammiError, RecipeError
+from chammi75.errors import ChammiError, RecipeError, StoreError
 from chammi75.files import StorageOptions, create_file, filesystem_of, join_url, write_atomically
 from chammi75.schemas.manifest import StoreManifest
 from chammi75.store.shard import EncodedImage, ShardWriter, WrittenShard
@@ -123,22 +124,32 @@ def build_store(
         threads = max(1, workers // max(len(cuts), 1))
         tasks = (_task(cut, plans, codec, writer.url, storage_options, source_options, threads) for cut in cuts)
         findings = [finding for plan in plans for finding in plan.findings]
-        pixel_bytes = 0
+        pixel_bytes, images = 0, 0
         for cut, result in zip(cuts, _run(tasks, min(workers, len(cuts)), advance), strict=True):
             findings.extend(result.findings)
             pixel_bytes += result.pixel_bytes
             if result.written is not None:
                 writer.add_shard(cut.path, cut.split, result.written)
+                images += result.written.rows
         planned = sum(len(plan.images) for plan in plans)
         report = {"planned_images": planned, "findings": [asdict(finding) for finding in findings]}
         content = json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n"
         write_atomically(join_url(writer.url, REPORT), content, storage_options)
+        if not images:
+            raise StoreError(_nothing_built(writer.url, planned, findings))
         manifest = writer.commit(
             codec=codec,
             pixel_bytes=pixel_bytes,
             recipes={plan.source: plan.recipe_sha256 for plan in plans if plan.recipe_sha256},
         )
         return BuildReport(writer.url, manifest, tuple(findings), planned)
+
+
+def _nothing_built(url: str, planned: int, findings: Sequence[Finding]) -> str:
+    serious = [finding for finding in findings if finding.kind != "note"] or findings
+    first = f"; the first finding: {serious[0].path}: {serious[0].reason}" if serious else ""
+    what = f"{planned} images were planned and not one could be built" if planned else "there is no image to build"
+    return f"{url}: {what}{first} ({REPORT} there has all findings)"
 
 
 def _checked_codec(plans: Sequence[BuildPlan]) -> Literal["zstd", "deflate"]:
@@ -214,7 +225,13 @@ def _run(tasks: Iterator[_Task], processes: int, advance: Advance | None) -> Ite
 
 def _finished(waited: tuple[int, Future[_ShardResult]], advance: Advance | None) -> _ShardResult:
     images, future = waited
-    result = future.result()
+    try:
+        result = future.result()
+    except BrokenProcessPool as error:
+        raise ChammiError(
+            "a worker process of the build ended before its shard was done: it was killed (out of memory? give fewer"
+            ' workers), or the calling script lacks `if __name__ == "__main__":`'
+        ) from error
     if advance is not None:
         advance(images)
     return result
@@ -230,10 +247,14 @@ def _write_shard(task: _Task, advance: Advance | None) -> _ShardResult:
         for encoded, found in _encoded(task):
             findings.extend(found)
             if encoded is not None:
-                writer.write(encoded)
-                geometry = encoded.record.geometry
-                itemsize = {"uint8": 1, "uint16": 2, "float32": 4}[geometry.dtype]
-                pixel_bytes += geometry.height * geometry.width * geometry.channels * itemsize
+                try:
+                    writer.write(encoded)
+                except ChammiError as error:  # too large for one value of Arrow; nothing of it was written
+                    findings.append(Finding("unreadable", encoded.record.image_id, str(error)))
+                else:
+                    geometry = encoded.record.geometry
+                    itemsize = {"uint8": 1, "uint16": 2, "float32": 4}[geometry.dtype]
+                    pixel_bytes += geometry.height * geometry.width * geometry.channels * itemsize
             if advance is not None:
                 advance(1)
         written = writer.close()

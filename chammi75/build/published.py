@@ -10,10 +10,10 @@ import numpy as np
 
 from chammi75.build.planned import BuildPlan, Finding, PlaneSource, PlannedImage
 from chammi75.errors import ChammiError
-from chammi75.files import StorageOptions
+from chammi75.files import StorageOptions, join_url
 from chammi75.readers.published import PublishedTable, read_published
 from chammi75.readers.published.csv_rows import table_name
-from chammi75.readers.published.files import list_folder, url_below
+from chammi75.readers.published.files import list_folder
 from chammi75.schemas.record import ImageRecord
 
 if TYPE_CHECKING:
@@ -82,10 +82,10 @@ class PublishedPlan(Sequence[PlannedImage]):
         values = dict(row)
         guidance = values.pop("guidance")
         record = ImageRecord.model_validate(values)
-        planes = tuple(PlaneSource(url_below(self._root, path)) for path in record.storage.path if path is not None)
+        planes = tuple(PlaneSource(join_url(self._root, path)) for path in record.storage.path if path is not None)
         if not any(guidance):
             return PlannedImage(record, planes)
-        urls = tuple(None if path is None else url_below(self._root, path) for path in guidance)
+        urls = tuple(None if path is None else join_url(self._root, path) for path in guidance)
         return PlannedImage(record, planes, urls)
 
 
@@ -198,7 +198,7 @@ def _missing(table: PublishedTable, storage_options: StorageOptions | None) -> I
     absent = [
         (row["folder"], row["count_all"])
         for row in counted.to_pylist()
-        if list_folder(url_below(table.root, row["folder"]), storage_options) is None
+        if list_folder(join_url(table.root, row["folder"]), storage_options) is None
     ]
     for folder, count in absent:
         yield Finding("unreadable", folder, f"the folder is not there; the table states {count} files in it")

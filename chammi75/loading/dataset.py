@@ -5,63 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from chammi75.errors import ChammiError, FilterError
 from chammi75.files import StorageOptions
-from chammi75.loading.channels import keep_channels
-from chammi75.loading.filters import Filters, Numbers, Words, channel_words
+from chammi75.loading.filters import Filters, Numbers, Words
 from chammi75.loading.layouts import Layout, open_layouts
-from chammi75.loading.query import rows_where
+from chammi75.loading.selection import Selection, select
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-_MOST_RANGES = 20160
-"""Parts that a stream is cut into, at most: a number of many divisors, so that ranks and workers get equal shares."""
+_PARTS = (20160, 2880, 960)
+"""Parts that a stream is cut into: numbers of many divisors, so that ranks and workers get equal shares."""
 
-
-@dataclass(frozen=True)
-class Selection:
-    """Rows of a layout: what filters have left of it.
-
-    Attributes
-    ----------
-    layout : Layout
-    rows : ndarray of int64
-        Ascending.
-    """
-
-    layout: Layout
-    rows: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
-def select(layout: Layout, filters: Filters, where: str | None = None, split: str | None = None) -> Selection:
-    """Rows of a layout that pass all filters.
-
-    Raises
-    ------
-    FilterError
-        If a filter names what is not there.
-    """
-    mask = filters.mask(layout.facet, len(layout))
-    within = np.zeros(len(layout), bool)
-    within[layout.rows_of_split(split)] = True
-    mask &= within
-    if where is not None:
-        matching = np.zeros(len(layout), bool)
-        matching[rows_where(layout.searchable(), where)] = True
-        mask &= matching
-    return Selection(layout, np.flatnonzero(mask))
+_ROWS_OF_A_PART = 16
+"""At least so many rows in a part, if there are more than 960: a part has a cost of its own."""
 
 
 @overload
@@ -188,20 +150,19 @@ def load_dataset(
         select_channels=select_channels,
     )
     selections = _selections(layouts, filters, where, split)
-    words = channel_words(select_channels) if select_channels is not None else None
     info = datasets.DatasetInfo(features=_features(storage_options))
     named = datasets.NamedSplit(split) if split is not None else None
     if streaming:
         from datasets.iterable_dataset import ArrowExamplesIterable
 
-        kwargs = {"selections": tuple(selections), "words": words, "ranges": _ranges(selections)}
+        total = sum(len(selection) for selection in selections)
+        count = part_count(total)
+        kwargs = {"selections": tuple(selections), "count": count, "parts": list(range(count))}  # the list is dealt out
         return datasets.IterableDataset(ArrowExamplesIterable(_generate, kwargs), info=info, split=named)
     import pyarrow as pa
 
-    tables = [_samples(selection.layout, selection.rows, words) for selection in selections]
-    return datasets.Dataset(
-        pa.concat_tables(tables), info=info, split=named, fingerprint=_fingerprint(selections, words)
-    )
+    tables = [selection.samples() for selection in selections]
+    return datasets.Dataset(pa.concat_tables(tables), info=info, split=named, fingerprint=_fingerprint(selections))
 
 
 def _resolved(path: str | Sequence[str], cache_dir: str | None) -> list[str]:
@@ -243,33 +204,22 @@ def _selections(layouts: Sequence[Layout], filters: Filters, where: str | None, 
     return [selection for selection in found if len(selection)]
 
 
-def _ranges(selections: Sequence[Selection]) -> list[tuple[int, int, int]]:
-    """Parts of a stream, as (selection, first row, end): what is dealt out to ranks and workers as shards."""
-    total = sum(len(selection) for selection in selections)
-    parts = min(total, _MOST_RANGES)
-    edges = [total * k // parts for k in range(parts + 1)]
-    starts = np.cumsum([0, *(len(selection) for selection in selections)])
-    ranges = []
-    for first, end in pairwise(edges):
-        for number in range(len(selections)):
-            low, high = max(first, int(starts[number])), min(end, int(starts[number + 1]))
-            if low < high:
-                ranges.append((number, low - int(starts[number]), high - int(starts[number])))
-    return ranges
+def part_count(images: int) -> int:
+    """Into how many parts a stream of so many images is cut, to be dealt out to ranks and workers."""
+    return next((count for count in _PARTS if images >= count * _ROWS_OF_A_PART), min(images, _PARTS[-1]))
 
 
-def _generate(
-    selections: tuple[Selection, ...], words: list[str] | None, ranges: list[tuple[int, int, int]]
-) -> Iterator[tuple[str, pa.Table]]:
-    """Tables of samples for some ranges; runs in whatever process iterates."""
-    for number, first, end in ranges:
-        selection = selections[number]
-        yield f"{number}-{first}", _samples(selection.layout, selection.rows[first:end], words)
-
-
-def _samples(layout: Layout, rows: NDArray[np.int64], words: list[str] | None) -> pa.Table:
-    samples = layout.samples(rows)
-    return samples if words is None else keep_channels(samples, words)
+def _generate(selections: tuple[Selection, ...], count: int, parts: list[int]) -> Iterator[tuple[str, pa.Table]]:
+    """Samples of some of ``count`` parts, as tables; runs in whatever process iterates."""
+    ends = np.cumsum([len(selection) for selection in selections]).tolist()
+    for part in parts:
+        low, high = (ends[-1] * edge // count for edge in (part, part + 1))
+        for number, (selection, end) in enumerate(zip(selections, ends, strict=True)):
+            start = end - len(selection)
+            first, last = max(low, start) - start, min(high, end) - start
+            if first < last:
+                for piece, table in enumerate(selection.stream(first, last)):
+                    yield f"{part}-{number}-{piece}", table
 
 
 def _features(storage_options: StorageOptions | None) -> datasets.Features:
@@ -285,16 +235,9 @@ def _features(storage_options: StorageOptions | None) -> datasets.Features:
     return Features({**features, "image": image, "annotation": cells})
 
 
-def _fingerprint(selections: Sequence[Selection], words: list[str] | None) -> str:
-    digest = hashlib.sha256(json.dumps(words).encode())
+def _fingerprint(selections: Sequence[Selection]) -> str:
+    digest = hashlib.sha256()
     for selection in selections:
-        digest.update(selection.layout.identity.encode())
-        digest.update(selection.layout.url.encode())
-        digest.update(selection.rows.tobytes())
+        digest.update(json.dumps([selection.layout.identity, selection.layout.url, selection.channel_types]).encode())
+        digest.update(np.asarray(selection.rows, np.int64).tobytes())
     return digest.hexdigest()[:16]
-
-
-def samples_of(selection: Selection) -> list[dict[str, Any]]:
-    """The selected samples as plain values, ``image`` and ``annotation`` as references."""
-    rows: list[dict[str, Any]] = selection.layout.samples(selection.rows).to_pylist()
-    return rows

@@ -50,7 +50,7 @@ CELLS_TYPE = pa.struct(
         pa.field("sizes", pa.list_(pa.list_(pa.float32()))),
     ]
 )
-"""How cells are stored: byte ranges of a shard, paths of guidance files, or values; ``kept`` are the channels to give."""
+"""How cells are stored: byte ranges of a shard, paths of guidance files, or values; ``kept``: the channels to give."""
 
 
 @dataclass
@@ -97,10 +97,19 @@ class MultiChannelImageFeature:
         """The lazy image."""
         if not self.decode:
             raise RuntimeError("decoding is switched off for this column (decode=False)")
-        return MultiChannelImage(value, getattr(self, "_options", None))
+        storage = {name: _listed(value.get(name)) for name in IMAGE_TYPE.names}
+        return MultiChannelImage(storage, getattr(self, "_options", None))
 
     def cast_storage(self, storage: pa.Array) -> pa.Array:
-        """Arrow storage of an image column, brought to its type."""
+        """Arrow storage of an image column, brought to its type; arrays (C, H, W) become images."""
+        if pa.types.is_list(storage.type) or pa.types.is_large_list(storage.type):
+            depth, kind = 1, storage.type.value_type
+            while pa.types.is_list(kind) or pa.types.is_large_list(kind):
+                depth, kind = depth + 1, kind.value_type
+            if depth == 3 and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+                dtype = kind.to_pandas_dtype()
+                values = [None if entry is None else np.array(entry, dtype) for entry in storage.to_pylist()]
+                return pa.array([None if entry is None else self.encode_example(entry) for entry in values], IMAGE_TYPE)
         return _cast(storage, IMAGE_TYPE)
 
     def embed_storage(self, storage: pa.Array, *_: Any, **__: Any) -> pa.Array:
@@ -155,6 +164,7 @@ class CellsFeature:
     def decode_example(self, value: Mapping[str, Any], token_per_repo_id: Any = None) -> dict[str, list[Any]]:
         """The cells of each channel as arrays."""
         options = getattr(self, "_options", None)
+        value = {name: _listed(value.get(name)) for name in CELLS_TYPE.names}
         if value["paths"] is not None:
             return _from_guidance(value["uri"], value["paths"], options)
         if value["cells"] is not None:
@@ -177,6 +187,13 @@ class CellsFeature:
         return pa.array(values, CELLS_TYPE)
 
 
+def _listed(value: Any) -> Any:
+    """Arrays as lists: formats other than plain Python hand them over, with NaN for null among whole numbers."""
+    if isinstance(value, np.ndarray):
+        return [_listed(entry) for entry in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _from_guidance(base: str, paths: list[str | None], options: StorageOptions | None) -> dict[str, list[Any]]:
     from chammi75.readers.guidance import read_guidance
 
@@ -192,16 +209,17 @@ def _from_shard(value: Mapping[str, Any], options: StorageOptions | None) -> dic
     from chammi75.store.reader import map_file
     from chammi75.store.shard import cells_from_bytes
 
-    count = sum(entry or 0 for entry in value["cells"])
+    numbers = [None if entry is None or np.isnan(entry) else int(entry) for entry in value["cells"]]
+    count = sum(entry or 0 for entry in numbers)
     parts: list[Any] = [b"", b""]
     if count:
-        ranges = [(value["centroids_offset"], 8 * count), (value["sizes_offset"], 4 * count)]
+        ranges = [(int(value["centroids_offset"]), 8 * count), (int(value["sizes_offset"]), 4 * count)]
         if is_local(value["uri"]):
             view = memoryview(map_file(value["uri"]))
             parts = [view[offset : offset + length] for offset, length in ranges]
         else:
             parts = list(read_ranges(value["uri"], ranges, options))
-    cells = cells_from_bytes(value["cells"], bytes(parts[0]), bytes(parts[1])) or []
+    cells = cells_from_bytes(numbers, bytes(parts[0]), bytes(parts[1])) or []
     kept = range(len(cells)) if value["kept"] is None else value["kept"]
     return {
         "centroids": [None if (entry := cells[k]) is None else entry.centroids for k in kept],

@@ -45,6 +45,10 @@ class Filters:
             field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name) is not None
         }
 
+    def kept_channel_types(self) -> tuple[str, ...] | None:
+        """The channel types of ``select_channels``; None where all planes stay."""
+        return None if self.select_channels is None else tuple(_words("select_channels", self.select_channels))
+
     def mask(self, facet: Callable[[str], Facet], images: int) -> NDArray[np.bool_]:
         """Which images pass.
 
@@ -77,11 +81,6 @@ class Filters:
                 _check_known(name, words, found.values)
                 mask &= found.matching([value in words for value in found.values])
         return mask
-
-
-def channel_words(wanted: Words) -> list[str]:
-    """The channel types of ``select_channels`` as a list."""
-    return _words("select_channels", wanted)
 
 
 def _by_channels(name: str, wanted: Any, found: Facet) -> NDArray[np.bool_]:

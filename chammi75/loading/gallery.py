@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from chammi75.files import write_atomically
-from chammi75.loading.dataset import Selection, samples_of
 from chammi75.loading.feature import MultiChannelImageFeature
 from chammi75.loading.layouts import Layout
 from chammi75.loading.summary import summarise
@@ -82,7 +81,8 @@ def shown_count(layout: Layout, per_study: int) -> int:
 
 def _shown(layout: Layout, rows: Any, count: int) -> list[dict[str, Any]]:
     picked = rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))]
-    return samples_of(Selection(layout, picked))
+    samples: list[dict[str, Any]] = layout.samples(picked).to_pylist()
+    return samples
 
 
 def _item(layout: Layout, sample: dict[str, Any], section: str) -> Any:

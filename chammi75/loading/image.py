@@ -129,7 +129,8 @@ class MultiChannelImage(Mapping[str, Any]):
     @property
     def dtype(self) -> np.dtype[Any]:
         """Pixel type: uint8, uint16 or float32."""
-        return np.dtype(self._storage["dtype"])
+        value: np.dtype[Any] = np.dtype(self._storage["dtype"])
+        return value
 
     @property
     def ndim(self) -> int:

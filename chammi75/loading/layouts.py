@@ -32,14 +32,17 @@ class Layout(Protocol):
     def identity(self) -> str:
         """Changes when the content does."""
 
+    def anew(self) -> Layout:
+        """The same for a process that was forked: it shares no open file with its parent."""
+
     def facet(self, name: str) -> Facet:
         """A facet of all images."""
 
     def searchable(self) -> str | pa.Table:
         """The records for SQL: path of a local Parquet file, or a table."""
 
-    def rows_of_split(self, split: str | None) -> NDArray[np.int64]:
-        """Rows of a split, ascending; all for None."""
+    def rows_of_split(self, split: str | None) -> Sequence[range]:
+        """Rows of a split; all for None."""
 
     def samples(self, rows: NDArray[np.int64]) -> pa.Table:
         """Samples of some rows, in their order: the record, ``image`` and ``annotation`` as references."""
@@ -64,6 +67,10 @@ class StoreLayout:
         """Hash of the content."""
         return self.store.manifest.content_sha256
 
+    def anew(self) -> Layout:
+        """The same store, with files of its own."""
+        return StoreLayout(Store(self.url, self.store.manifest, self.storage_options))
+
     def facet(self, name: str) -> Facet:
         """A facet of all images."""
         return self.store.index.facet(name)
@@ -73,9 +80,9 @@ class StoreLayout:
         url = self.store.parquet_url
         return str(local_path(url)) if is_local(url) else self.store.records()
 
-    def rows_of_split(self, split: str | None) -> NDArray[np.int64]:
-        """Rows of a split, ascending; all for None."""
-        return np.concatenate([np.arange(part.start, part.stop) for part in self.store.split_rows(split)])
+    def rows_of_split(self, split: str | None) -> Sequence[range]:
+        """Rows of a split; all for None."""
+        return self.store.split_rows(split)
 
     def samples(self, rows: NDArray[np.int64]) -> pa.Table:
         """The record, ``image`` and ``annotation``: references into the shards."""
@@ -114,6 +121,10 @@ class PublishedLayout:
         """Hash of the metadata table."""
         return str(self.table.metadata_sha256)
 
+    def anew(self) -> Layout:
+        """Itself: its table is in memory."""
+        return self
+
     def facet(self, name: str) -> Facet:
         """A facet of all images."""
         return Facet.from_column(self._facets[name])
@@ -126,11 +137,11 @@ class PublishedLayout:
         """The records."""
         return self.table.records
 
-    def rows_of_split(self, split: str | None) -> NDArray[np.int64]:
+    def rows_of_split(self, split: str | None) -> Sequence[range]:
         """All rows: what is published here is for training."""
         if split not in (None, "train"):
             raise StoreError(f"{self.url}: there is no split {split!r}; the published layout has train")
-        return np.arange(len(self))
+        return [range(len(self))]
 
     def samples(self, rows: NDArray[np.int64]) -> pa.Table:
         """The record, ``image`` and ``annotation``: paths of files."""

@@ -45,7 +45,8 @@ def records_database(records: str | pa.Table) -> Iterator[duckdb.DuckDBPyConnect
 
             table = records.append_column(_ROW, pa.array(np.arange(records.num_rows)))
             connection.register("records", table)
-        connection.execute("SET enable_external_access = false")
+        for setting in ("temp_directory = ''", "allow_persistent_secrets = false", "enable_external_access = false"):
+            connection.execute(f"SET {setting}")
         connection.execute("SET python_enable_replacements = false")
         connection.execute("SET lock_configuration = true")
         if isinstance(records, str):
@@ -79,7 +80,7 @@ def rows_where(records: str | pa.Table, where: str) -> NDArray[np.int64]:
     query = f"SELECT {_ROW} FROM records WHERE (\n{where}\n) ORDER BY {_ROW}"
     with records_database(records) as connection:
         try:
-            paths = _columns_of(connection, query)
+            paths = _columns_of(connection, where)
             rows = connection.execute(query).fetchnumpy()[_ROW]
             for path in paths:
                 _check_not_null_throughout(connection, path)
@@ -88,25 +89,69 @@ def rows_where(records: str | pa.Table, where: str) -> NDArray[np.int64]:
     return np.asarray(rows, np.int64)
 
 
-def _columns_of(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[str, ...]]:
-    """Columns that a query refers to, as paths; the query must be one SELECT."""
-    answer = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchone()
+def _columns_of(connection: duckdb.DuckDBPyConnection, where: str) -> list[tuple[str, ...]]:
+    """Columns that a condition refers to, as paths.
+
+    Raises
+    ------
+    FilterError
+        If it is not one condition, but closes the bracket it stands in and goes on with something else.
+    """
+    answer = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [f"SELECT (\n{where}\n)"]).fetchone()
     tree: dict[str, Any] = json.loads(answer[0]) if answer else {"error": True}
-    if tree.get("error") or len(tree["statements"]) != 1:
-        raise FilterError(f"where is not one SQL condition: {tree.get('error_message', 'it holds several statements')}")
-    paths = set(_references(tree))
+    if tree.get("error"):
+        raise FilterError(
+            f"where is not an SQL condition: {tree.get('error_message', 'it cannot be read')} ({where!r})"
+        )
+    statements = tree["statements"]
+    node = statements[0]["node"]
+    alone = len(statements) == 1 and node["type"] == "SELECT_NODE" and len(node["select_list"]) == 1
+    if not alone or node["from_table"]["type"] != "EMPTY" or any(node[clause] for clause in _FURTHER_CLAUSES):
+        raise FilterError(f"where is refused: it must be one condition and nothing after it ({where!r})")
+    paths = set(_references(node["select_list"][0]))
     return sorted(path[1:] if path[0] == "records" else path for path in paths)
 
 
+_FURTHER_CLAUSES = (
+    "modifiers",
+    "where_clause",
+    "group_expressions",
+    "group_sets",
+    "having",
+    "sample",
+    "qualify",
+)
+
+
 def _references(node: Any) -> Iterator[tuple[str, ...]]:
+    """Columns and fields of them, however they are written: ``quality.focus``, ``quality['focus']``."""
     if isinstance(node, dict):
-        if node.get("class") == "COLUMN_REF":
-            yield tuple(node["column_names"])
+        path = _path(node)
+        if path is not None:
+            yield path
+            return
         for value in node.values():
             yield from _references(value)
     elif isinstance(node, list):
         for value in node:
             yield from _references(value)
+
+
+def _path(node: dict[str, Any]) -> tuple[str, ...] | None:
+    if node.get("class") == "COLUMN_REF":
+        return tuple(node["column_names"])
+    if node.get("type") in ("ARRAY_EXTRACT", "STRUCT_EXTRACT"):
+        outer, key = node["children"]
+        path, name = _path(outer), _text(key)
+        return (*path, name) if path is not None and name is not None else None
+    return None
+
+
+def _text(node: dict[str, Any]) -> str | None:
+    """The text of a constant in the serialised query; None if it is none."""
+    literal = node.get("literal") or node.get("value") or {}  # DuckDB before 2.0 writes the value otherwise
+    text = literal.get("text", literal.get("value")) if isinstance(literal, dict) else None
+    return text if isinstance(text, str) and not text.isdigit() else None
 
 
 def _check_not_null_throughout(connection: duckdb.DuckDBPyConnection, path: tuple[str, ...]) -> None:
@@ -129,13 +174,18 @@ def _plain(where: str, message: str, connection: duckdb.DuckDBPyConnection) -> s
     if message.startswith("Permission Error"):
         return f"where is refused: it may use the record's columns and nothing else ({where!r})"
     words = first.split('"')
-    hint = ""
-    if len(words) > 2:
-        known = [row[0] for row in connection.execute("SELECT column_name FROM (DESCRIBE records)").fetchall()]
-        known += [path for path in record_paths() if path not in known]
-        near = [path for path in known if path.endswith(f".{words[1]}")] or get_close_matches(words[1], known, 2, 0.5)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"where cannot be used: {first}{hint}"
+    missing = message.startswith("Binder Error") and ("not found" in first or "Could not find" in first)
+    if not missing or len(words) < 3:
+        return f"where cannot be used: {first}"
+    columns = [row[0] for row in connection.execute("SELECT column_name FROM (DESCRIBE records)").fetchall()]
+    columns.remove(_ROW)
+    leaves: dict[str, list[str]] = {}
+    for path in dict.fromkeys([*columns, *record_paths()]):
+        leaves.setdefault(path.rpartition(".")[2], []).append(path)
+    asked = words[1].lower()
+    near = leaves.get(asked) or [path for leaf in get_close_matches(asked, leaves, 2, 0.6) for path in leaves[leaf]]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the record has {', '.join(columns)}"
+    return f"where cannot be used: {first}; {hint}"
 
 
 def record_paths() -> list[str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 import threading
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from chammi75.errors import ChammiError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer  # type: ignore[attr-defined,unused-ignore]
+    from collections.abc import Buffer, Callable  # type: ignore[attr-defined,unused-ignore]
 
 Codec = Literal["zstd", "deflate"]
 Plane = NDArray[Any]
@@ -34,7 +35,7 @@ _CODECS = {number: name for name, number in _COMPRESSION.items()}
 _HEAD_BYTES = 160  # header 8, count 2, 12 entries of 12, next directory 4, padded to 16
 _ENTRIES = (256, 257, 258, 259, 262, 277, 317, 322, 323, 324, 325, 339)
 _LONG, _SHORT = 4, 3
-_ENTRY = struct.Struct("<HHII")
+_DIRECTORY = struct.Struct("<2sHIH" + "HHII" * len(_ENTRIES) + "6x")  # entries of (tag, type, count, value)
 _MAX_BYTES = 2**31 - 2**20  # a plane is one value of an Arrow binary column
 _local = threading.local()
 
@@ -130,8 +131,7 @@ def encode_plane(plane: Plane, codec: Codec = "zstd") -> bytes:
     height, width = plane.shape
     tile_height, tile_width = tile_shape(height, width)
     count = -(-height // tile_height) * -(-width // tile_width)
-    is_float = plane.dtype.kind == "f"
-    if is_float:
+    if plane.dtype.kind == "f":
         tiles = np.empty((count, tile_height, 4 * tile_width), np.uint8)
         predictor.difference_float32_tiles(plane.view(np.uint32), tiles)
     else:
@@ -144,29 +144,32 @@ def encode_plane(plane: Plane, codec: Codec = "zstd") -> bytes:
     if start + int(counts.sum()) > _MAX_BYTES:
         raise ChammiError(f"a plane of {height} x {width} pixels takes more than 2 GiB, a shard cannot hold it")
     offsets = start + np.concatenate(([0], np.cumsum(counts)[:-1]))
-    values = {
-        256: (_LONG, width),
-        257: (_LONG, height),
-        258: (_SHORT, 8 * plane.dtype.itemsize),
-        259: (_SHORT, _COMPRESSION[codec]),
-        262: (_SHORT, 1),  # black is zero
-        277: (_SHORT, 1),
-        317: (_SHORT, 3 if is_float else 2),
-        322: (_SHORT, tile_width),
-        323: (_SHORT, tile_height),
-        339: (_SHORT, 3 if is_float else 1),
-    }
-    head = bytearray(struct.pack("<2sHIH", b"II", 42, 8, len(_ENTRIES)))
-    for tag in _ENTRIES:
-        if tag in (324, 325):
-            table = _HEAD_BYTES if tag == 324 else _HEAD_BYTES + 4 * count
-            only = int(offsets[0]) if tag == 324 else int(counts[0])  # a single value stands in the entry itself
-            head += _ENTRY.pack(tag, _LONG, count, only if count == 1 else table)
-        else:
-            kind, value = values[tag]
-            head += _ENTRY.pack(tag, kind, 1, value)
-    head = head.ljust(_HEAD_BYTES, b"\0")
+    head = _directory(height, width, plane.dtype, codec, int(counts[0]))
     return b"".join([head, offsets.astype("<u4").tobytes(), counts.astype("<u4").tobytes(), *parts])
+
+
+def _directory(height: int, width: int, dtype: np.dtype[Any], codec: str, first_count: int) -> bytes:
+    """The head of a plane, up to its table of tiles; ``first_count`` stands in it where there is only one tile."""
+    tile_height, tile_width = tile_shape(height, width)
+    tiles = -(-height // tile_height) * -(-width // tile_width)
+    is_float = dtype.kind == "f"
+    table = _HEAD_BYTES, _HEAD_BYTES + 4 * tiles
+    offset, count = table if tiles > 1 else (_HEAD_BYTES + 8, first_count)  # a single value stands in the entry itself
+    entries = (
+        (256, _LONG, 1, width),
+        (257, _LONG, 1, height),
+        (258, _SHORT, 1, 8 * dtype.itemsize),
+        (259, _SHORT, 1, _COMPRESSION[codec]),
+        (262, _SHORT, 1, 1),  # black is zero
+        (277, _SHORT, 1, 1),
+        (317, _SHORT, 1, 3 if is_float else 2),
+        (322, _SHORT, 1, tile_width),
+        (323, _SHORT, 1, tile_height),
+        (324, _LONG, tiles, offset),
+        (325, _LONG, tiles, count),
+        (339, _SHORT, 1, 3 if is_float else 1),
+    )
+    return _DIRECTORY.pack(b"II", 42, 8, len(entries), *chain.from_iterable(entries))
 
 
 def parse_head(data: Buffer) -> PlaneHead:
@@ -185,30 +188,28 @@ def parse_head(data: Buffer) -> PlaneHead:
     view = memoryview(data).cast("B")
     if len(view) < _HEAD_BYTES or bytes(view[:8]) != b"II*\0\x08\0\0\0":
         raise StoreError("the plane is damaged: it does not begin as a TIFF of a store")
-    entries = {}
-    for position in range(10, 10 + 12 * len(_ENTRIES), 12):
-        tag, _, count, value = _ENTRY.unpack_from(view, position)
-        entries[tag] = (count, value)
+    fields = _DIRECTORY.unpack_from(view)
+    entries = dict(zip(fields[4::4], fields[7::4], strict=True))
     if tuple(entries) != _ENTRIES:
         raise StoreError("the plane is damaged: its TIFF directory is not that of a store")
-    width, height = entries[256][1], entries[257][1]
-    tile_width, tile_height = entries[322][1], entries[323][1]
-    bits, compression, sample_format = entries[258][1], entries[259][1], entries[339][1]
-    dtype = {(8, 1): "<u1", (16, 1): "<u2", (32, 3): "<f4"}.get((bits, sample_format))
-    codec = _CODECS.get(compression)
-    if (
-        dtype is None
-        or codec is None
-        or not width
-        or not height
-        or (tile_height, tile_width) != tile_shape(height, width)
-    ):
+    height, width = entries[257], entries[256]
+    dtype = {(8, 1): "<u1", (16, 1): "<u2", (32, 3): "<f4"}.get((entries[258], entries[339]))
+    codec = _CODECS.get(entries[259])
+    if dtype is None or codec is None or not width or not height:
         raise StoreError("the plane is damaged: its TIFF directory states what a store never writes")
-    count = -(-height // tile_height) * -(-width // tile_width)
-    if entries[324][0] != count or entries[325][0] != count or len(view) < _HEAD_BYTES + 8 * count:
+    tile_height, tile_width = tile_shape(height, width)
+    tiles = -(-height // tile_height) * -(-width // tile_width)
+    start = _HEAD_BYTES + 8 * tiles
+    if len(view) < start:
         raise StoreError("the plane is damaged: its table of tiles is cut short")
-    table = np.frombuffer(view, "<u4", 2 * count, _HEAD_BYTES)
-    return PlaneHead(height, width, np.dtype(dtype), codec, tile_height, tile_width, table[:count], table[count:])
+    table = np.frombuffer(view, "<u4", 2 * tiles, _HEAD_BYTES)
+    offsets, counts = table[:tiles], table[tiles:]
+    stated = _directory(height, width, np.dtype(dtype), codec, int(counts[0]))
+    if stated != view[:_HEAD_BYTES]:  # every bit of it: other TIFF readers go by all that it says
+        raise StoreError("the plane is damaged: its TIFF directory states what a store never writes")
+    if offsets[0] != start or not np.array_equal(offsets[1:], offsets[:-1] + counts[:-1]):
+        raise StoreError("the plane is damaged: its tiles do not follow one another")
+    return PlaneHead(height, width, np.dtype(dtype), codec, tile_height, tile_width, offsets, counts)
 
 
 def decode_plane(
@@ -260,31 +261,25 @@ def decode_plane(
     tile_height, tile_width = head.tile_height, head.tile_width
     raw_bytes = tile_height * tile_width * head.dtype.itemsize
     decompress = _decompressor(head.codec)
+    unsum = {"u1": predictor.unsum_u8, "u2": predictor.unsum_u16, "f4": predictor.unsum_float32}[head.dtype.str[1:]]
     is_float = head.dtype.kind == "f"
-    tile_dtype = np.dtype(np.uint8) if is_float else head.dtype
-    scratch = np.empty((tile_height, tile_width * (4 if is_float else 1)), tile_dtype)
-    words = scratch.view(np.uint64)
-    sum_rows = predictor.sum_rows_u8 if tile_dtype.itemsize == 1 else predictor.sum_rows_u16
+    pixels = np.empty((tile_height, tile_width * (4 if is_float else 1)), np.uint8 if is_float else head.dtype)
+    words = pixels.view(np.uint64)
     target = out.view(np.uint32) if is_float else out
+    across = head.tiles_across
+    offsets, counts = head.offsets.tolist(), head.counts.tolist()
     for row in range(y // tile_height, (y + height - 1) // tile_height + 1):
         top, bottom = max(y - row * tile_height, 0), min(y + height - row * tile_height, tile_height)
         at_y = row * tile_height + top - y
         for column in range(x // tile_width, (x + width - 1) // tile_width + 1):
             left, right = max(x - column * tile_width, 0), min(x + width - column * tile_width, tile_width)
-            tile = row * head.tiles_across + column
-            start = int(head.offsets[tile])
-            end = start + int(head.counts[tile])
+            at_x = column * tile_width + left - x
+            start = offsets[row * across + column]
+            end = start + counts[row * across + column]
             if end > len(view):
                 raise StoreError("the plane is damaged: a tile reaches beyond its end")
-            differences = np.frombuffer(decompress(view[start:end], raw_bytes), np.uint64).reshape(words.shape)
-            at_x = column * tile_width + left - x
-            if is_float:
-                predictor.unsum_float32(
-                    differences, scratch, words, bottom, top, left, target, at_y, at_x, right - left
-                )
-            else:
-                sum_rows(differences, words, bottom)
-                target[at_y : at_y + bottom - top, at_x : at_x + right - left] = scratch[top:bottom, left:right]
+            differences = np.frombuffer(decompress(view[start:end], raw_bytes), np.uint64)
+            unsum(differences, pixels, words, target, at_y, at_x, top, bottom, left, right - left)
     return out
 
 
@@ -330,24 +325,29 @@ def _compressor(codec: Codec, itemsize: int) -> Any:
     return compressor.compress
 
 
-def _decompressor(codec: str) -> Any:
-    """A function from (compressed tile, its decoded size) to bytes of exactly that size."""
-    return _inflate if codec == "deflate" else _unzstd
+def _decompressor(codec: str) -> Callable[[memoryview, int], bytes]:
+    """A function from (compressed tile, its decoded size) to bytes of that very size; not to be shared by threads."""
+    return _inflate if codec == "deflate" else _unzstd()
 
 
-def _unzstd(part: memoryview, size: int) -> bytes:
+def _unzstd() -> Callable[[memoryview, int], bytes]:
     import zstandard
 
     decompressor = getattr(_local, "decompressor", None)
     if decompressor is None:
         decompressor = _local.decompressor = zstandard.ZstdDecompressor()
-    try:
-        if zstandard.frame_content_size(part) != size:  # checked first: a lying frame must not make us allocate
-            raise StoreError("the plane is damaged: a tile has another size than it must")
-        content: bytes = decompressor.decompress(part)
-    except zstandard.ZstdError as error:
-        raise StoreError(f"the plane is damaged: a tile does not decompress ({error})") from error
-    return content
+    content_size, decompress = zstandard.frame_content_size, decompressor.decompress
+
+    def unzstd(part: memoryview, size: int) -> bytes:
+        try:
+            if content_size(part) != size:  # checked first: a lying frame must not make us allocate
+                raise StoreError("the plane is damaged: a tile has another size than it must")
+            content: bytes = decompress(part)
+        except zstandard.ZstdError as error:
+            raise StoreError(f"the plane is damaged: a tile does not decompress ({error})") from error
+        return content
+
+    return unzstd
 
 
 def _inflate(part: memoryview, size: int) -> bytes:

@@ -21,10 +21,11 @@ from chammi75.files import (
     local_path,
     read_bytes,
     read_ranges,
+    safe_relative_path,
 )
 from chammi75.schemas.manifest import ShardEntry, StoreManifest
 from chammi75.store.index import ROW_GROUP, ArrowIndex, Places
-from chammi75.store.plane import decode_plane
+from chammi75.store.plane import decode_plane, parse_head
 from chammi75.store.shard import Cells, cells_from_bytes
 from chammi75.store.writer import BUILDING, MANIFEST
 
@@ -64,7 +65,13 @@ def open_store(url: str | os.PathLike[str], storage_options: StorageOptions | No
         raise StoreError(f"{url}: no permission to read it") from error
     except OSError as error:
         raise StoreError(f"{url}: it cannot be read ({error})") from error
-    return Store(url, StoreManifest.from_bytes(content, join_url(url, MANIFEST)), storage_options)
+    manifest = StoreManifest.from_bytes(content, join_url(url, MANIFEST))
+    for entry in (*manifest.shards, manifest.index.parquet, manifest.index.arrow):
+        try:
+            safe_relative_path(entry.path)
+        except ChammiError as error:
+            raise StoreError(f"{join_url(url, MANIFEST)}: {error}") from error
+    return Store(url, manifest, storage_options)
 
 
 class Store:
@@ -133,14 +140,7 @@ class Store:
 
     def records(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All records as an Arrow table, one row per image (only ``columns`` where given, as ``biology.organism``)."""
-        import pyarrow.parquet as pq
-
-        if is_local(self.parquet_url):
-            return pq.read_table(local_path(self.parquet_url), columns=list(columns) if columns else None)
-        import pyarrow as pa
-
-        content = pa.BufferReader(read_bytes(self.parquet_url, self.storage_options))
-        return pq.read_table(content, columns=list(columns) if columns else None)
+        return self._parquet.read(columns=list(columns) if columns else None)
 
     def records_at(self, rows: NDArray[np.int64]) -> pa.Table:
         """Records of some rows, in their order. Only the row groups that they lie in are read; two are kept.
@@ -234,8 +234,15 @@ class Store:
         return cells_from_bytes(place.cells, bytes(centroids), bytes(sizes))
 
     def _decoded(self, place: Places, content: Any, window: tuple[int, int, int, int] | None) -> NDArray[Any]:
+        stated = tuple(self.index.table.column(name)[place.row].as_py() for name in ("height", "width"))
         try:
-            return decode_plane(content, window)
+            head = parse_head(content)
+            if (head.height, head.width) != stated:  # nothing in a plane itself guards its size
+                raise StoreError(
+                    f"the plane is damaged: it states {head.height} x {head.width} pixels, the index"
+                    f" {stated[0]} x {stated[1]}"
+                )
+            return decode_plane(content, window, head=head)
         except StoreError as error:
             raise StoreError(f"{self.shard_url(place.shard)}: {place.image_id}: {error}") from error
 

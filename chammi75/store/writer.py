@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from chammi75.errors import ChammiError, StoreError
 from chammi75.files import (
@@ -26,9 +28,17 @@ from chammi75.store.index import ParquetIndexWriter, index_table, write_arrow_in
 from chammi75.store.shard import WrittenShard
 from chammi75.version import __version__
 
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
 MANIFEST = "manifest.json"
 BUILDING = "building.json"
-_OWN_FILES = ("index.parquet", "index.arrow", BUILDING)
+_BUILDING_CONTENT = b'{"format": "chammi75-building"}\n'
+_OWN_FILE = re.compile(
+    r"index\.parquet|index\.arrow|report\.json"
+    r"|\.(manifest|report)\.json\.[0-9a-f]{8}\.part"  # what write_atomically leaves when it is killed
+)
+_OWN_SHARD = re.compile(r"[a-z0-9_]+-\d{5,}\.arrow")
 
 
 def shard_path(split: str, number: int) -> str:
@@ -55,9 +65,9 @@ def new_store(url: str, storage_options: StorageOptions | None = None) -> Iterat
     """
     url = absolute_url(url)
     with _plain_errors(url):
-        _clear_target(url, storage_options)
-        write_atomically(join_url(url, BUILDING), b'{"format": "chammi75-building"}\n', storage_options)
-        with _held(url):
+        _check_target(url, storage_options)
+        with _held(url, storage_options):
+            _clear_target(url, storage_options)
             yield StoreWriter(url, storage_options)
 
 
@@ -70,7 +80,22 @@ class StoreWriter:
     _shards: list[tuple[ShardEntry, WrittenShard]] = field(default_factory=list)
 
     def add_shard(self, path: str, split: str, written: WrittenShard) -> None:
-        """Take note of a shard that lies at ``path`` below the store."""
+        """Take note of a shard that lies at ``path`` below the store.
+
+        Raises
+        ------
+        StoreError
+            If it is not there: the processes that wrote it do not see the same filesystem.
+        """
+        filesystem, full = filesystem_of(join_url(self.url, path), self.storage_options)
+        filesystem.invalidate_cache()
+        size = filesystem.size(full) if filesystem.exists(full) else None
+        if size != written.bytes:
+            raise StoreError(
+                f"{self.url}: {path} was written with {written.bytes} bytes, and "
+                + ("is not there" if size is None else f"has {size} there")
+                + ": worker processes must see the same filesystem (memory:// needs workers=1)"
+            )
         entry = ShardEntry(path=path, bytes=written.bytes, sha256=written.sha256, split=split, rows=written.rows)
         self._shards.append((entry, written))
 
@@ -95,7 +120,7 @@ class StoreWriter:
             if not ids:
                 raise StoreError(f"{self.url}: there is not a single image to store")
             if len(set(ids)) != len(ids):
-                repeated = next(image_id for image_id in ids if ids.count(image_id) > 1)
+                repeated = Counter(ids).most_common(1)[0][0]
                 raise StoreError(f"{self.url}: two images have the id {repeated!r}")
             parquet = self._file("index.parquet", self._write_parquet)
             arrow = self._file("index.arrow", lambda file: write_arrow_index(file, table))
@@ -174,48 +199,72 @@ class HashingFile:
         return False
 
 
-def _clear_target(url: str, storage_options: StorageOptions | None) -> None:
+def _check_target(url: str, storage_options: StorageOptions | None) -> None:
+    """Refuse a target that is neither new nor one that a build of ours has begun."""
     filesystem, path = filesystem_of(url, storage_options)
     filesystem.invalidate_cache()
     if filesystem.isfile(path):
         raise StoreError(f"{url} is a file: a store is a folder, name a new one")
     if filesystem.exists(f"{path}/{MANIFEST}"):
         raise StoreError(f"{url} holds a finished store: a new build is a new folder (or delete that one first)")
-    names = (
-        [entry.rstrip("/").rsplit("/", 1)[-1] for entry in filesystem.ls(path, detail=False)]
-        if filesystem.isdir(path)
-        else []
-    )
+    names = _names(filesystem, path)
     if not names:
         return
-    if BUILDING not in names:
+    mark = filesystem.cat_file(f"{path}/{BUILDING}") if BUILDING in names else b""
+    just_begun = names == [BUILDING] and _BUILDING_CONTENT.startswith(mark)  # killed before the mark was whole
+    if mark != _BUILDING_CONTENT and not just_begun:
         raise StoreError(f"{url} is not empty and no build of chammi75 has begun there: name a new folder")
-    with _held(url):
-        shards = f"{path}/shards"
-        leftovers = (
-            [entry for entry in filesystem.ls(shards, detail=False) if entry.endswith(".arrow")]
-            if "shards" in names
-            else []
-        )
-        for leftover in (*leftovers, *(f"{path}/{name}" for name in _OWN_FILES if name in names)):
-            filesystem.rm_file(leftover)
+
+
+def _clear_target(url: str, storage_options: StorageOptions | None) -> None:
+    """Remove what an interrupted build has left, and nothing else."""
+    filesystem, path = filesystem_of(url, storage_options)
+    for name in _names(filesystem, path):
+        if _OWN_FILE.fullmatch(name):
+            filesystem.rm_file(f"{path}/{name}")
+    shards = f"{path}/shards"
+    for name in _names(filesystem, shards):
+        if _OWN_SHARD.fullmatch(name):
+            filesystem.rm_file(f"{shards}/{name}")
+
+
+def _names(filesystem: AbstractFileSystem, path: str) -> list[str]:
+    if not filesystem.isdir(path):
+        return []
+    return [entry.rstrip("/").rsplit("/", 1)[-1] for entry in filesystem.ls(path, detail=False)]
 
 
 @contextmanager
-def _held(url: str) -> Iterator[None]:
-    """Hold a local target for this process. The system lets go of it when the process ends, however it ends."""
+def _held(url: str, storage_options: StorageOptions | None) -> Iterator[None]:
+    """Mark a target as begun, and hold a local one for this process.
+
+    The system lets go of it when the process ends, however it ends. The mark is never replaced by another file while
+    a build runs, since the lock belongs to the file and not to its name.
+    """
+    mark = join_url(url, BUILDING)
     if not is_local(url) or os.name != "posix":
+        write_atomically(mark, _BUILDING_CONTENT, storage_options)
         yield
         return
     import fcntl
 
-    with open(local_path(join_url(url, BUILDING)), "rb") as file:
+    path = local_path(mark)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
                 raise StoreError(f"{url}: another build is writing there right now") from error
             # some network filesystems have no locks: go on without
+        if local_path(join_url(url, MANIFEST)).exists():  # another build has finished since we looked
+            path.unlink(missing_ok=True)
+            raise StoreError(f"{url} holds a finished store: a new build is a new folder (or delete that one first)")
+        file.seek(0)
+        if file.read() != _BUILDING_CONTENT:
+            file.truncate(0)
+            file.write(_BUILDING_CONTENT)
+            file.flush()
         yield
 
 

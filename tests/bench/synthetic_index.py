@@ -1,4 +1,4 @@
-"""A generated index and metadata table of the published dataset's size, for the index bench.
+"""A generated store of the published dataset's size, without its shards, and its metadata table, for the index bench.
 
 Studies, channel configurations and their words are those of a table of CHAMMI-75's shape: 75 studies, 16 organisms, 1
 to 7 channels.
@@ -6,6 +6,8 @@ to 7 channels.
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,13 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from chammi75.schemas.arrow import record_schema
+from chammi75.schemas.manifest import FileEntry, IndexEntry, ShardEntry, StoreManifest
 from chammi75.store.facets import facet_columns
 from chammi75.store.index import ROW_GROUP, index_schema
+from chammi75.store.writer import MANIFEST, shard_path
+
+_SHARD_IMAGES = 2000
+_PLANE_BYTES = 300_000
 
 CHANNEL_TYPES = [
     "nucleus",
@@ -41,7 +48,11 @@ ORGANISMS = [
 
 
 def make(folder: Path, images: int, seed: int = 0) -> tuple[Path, Path, Path]:
-    """Write ``index.parquet``, ``index.arrow`` and ``metadata.csv`` for ``images`` images; returns their paths."""
+    """Write ``index.parquet``, ``index.arrow``, ``metadata.csv`` and a manifest for ``images`` images.
+
+    Returns the paths of the first three. The shards that the manifest names are not there: filters read none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     studies = 75
     sizes = rng.dirichlet(np.ones(studies) * 0.6)
@@ -115,12 +126,14 @@ def make(folder: Path, images: int, seed: int = 0) -> tuple[Path, Path, Path]:
     parquet, arrow, csv = folder / "index.parquet", folder / "index.arrow", folder / "metadata.csv"
     with pq.ParquetWriter(parquet, schema, compression="zstd") as writer:
         writer.write_table(table, row_group_size=ROW_GROUP)
-    lengths = pa.array(np.full(ends[-1], 300_000, np.int64))
+    lengths = pa.array(np.full(ends[-1], _PLANE_BYTES, np.int64))
     digest = pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), images, [None, pa.py_buffer(rng.bytes(32 * images))])
     index = {
         "image_id": image_id,
-        "shard": pa.array((np.arange(images) // 2000).astype(np.int32)),
-        "plane_offsets": pa.ListArray.from_arrays(offsets, pa.array(np.arange(ends[-1], dtype=np.int64) * 300_000)),
+        "shard": pa.array((np.arange(images) // _SHARD_IMAGES).astype(np.int32)),
+        "plane_offsets": pa.ListArray.from_arrays(
+            offsets, pa.array(np.arange(ends[-1], dtype=np.int64) * _PLANE_BYTES)
+        ),
         "plane_lengths": pa.ListArray.from_arrays(offsets, lengths),
         "cells": pa.ListArray.from_arrays(offsets, pa.array(np.full(ends[-1], 50, np.int32))),
         "centroids_offset": pa.array(np.arange(images, dtype=np.int64)),
@@ -167,4 +180,43 @@ def make(folder: Path, images: int, seed: int = 0) -> tuple[Path, Path, Path]:
         }
     )
     pa.csv.write_csv(metadata, csv, pa.csv.WriteOptions(quoting_style="needed"))
+    write_manifest(folder, images, int(ends[-1]))
     return parquet, arrow, csv
+
+
+def write_manifest(folder: Path, images: int, planes: int) -> None:
+    """Write the manifest, so that ``open_store`` takes the folder for a store."""
+    entries = []
+    for name in ("index.parquet", "index.arrow"):
+        with (folder / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        entries.append(FileEntry(path=name, bytes=(folder / name).stat().st_size, sha256=digest))
+    shards = [
+        ShardEntry(
+            path=shard_path("train", number),
+            bytes=_SHARD_IMAGES * _PLANE_BYTES,
+            sha256="0" * 64,
+            split="train",
+            rows=min(_SHARD_IMAGES, images - number * _SHARD_IMAGES),
+        )
+        for number in range(-(-images // _SHARD_IMAGES))
+    ]
+    manifest = StoreManifest(
+        created_by="synthetic_index.py",
+        codec="zstd",
+        images=images,
+        planes=planes,
+        pixel_bytes=planes * 1080 * 1080,
+        shards=shards,
+        index=IndexEntry(parquet=entries[0], arrow=entries[1]),
+        content_sha256=entries[1].sha256,
+    )
+    (folder / MANIFEST).write_bytes(manifest.to_bytes())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--images", type=int, default=2_800_000)
+    arguments = parser.parse_args()
+    make(arguments.folder, arguments.images)

@@ -85,13 +85,13 @@ def find_published_root(
     top = absolute_url(url)
     roots: list[tuple[str, bool]] = []
     tables: dict[str, list[str]] = {}
-    for folder in (top, url_below(top, _LEADING_FOLDER)):
+    for folder in (top, join_url(top, _LEADING_FOLDER)):
         names = list_folder(folder, storage_options)
         if names is None:
             continue
         tables[folder] = [
             table
-            for table in (url_below(folder, name) for name in sorted(names) if name.endswith(_METADATA_SUFFIX))
+            for table in (join_url(folder, name) for name in sorted(names) if name.endswith(_METADATA_SUFFIX))
             if _is_published_table(table, storage_options)
         ]
         if PLANES_FOLDER in names or tables[folder]:
@@ -108,22 +108,6 @@ def _is_published_table(url: str, storage_options: StorageOptions | None) -> boo
         return len(set(read_header(url, storage_options)) & set(PUBLISHED_COLUMNS)) >= _KNOWN_COLUMNS
     except (OSError, ReadError):
         return False  # a folder, a link to nowhere, or no CSV: whatever it is, it is not the table
-
-
-def url_below(root: str, *parts: str) -> str:
-    """The URL of relative ``parts`` below ``root``; in a chained URL (``zip://::/data/a.zip``) they belong to its first
-    link.
-
-    Examples
-    --------
-    >>> url_below("s3://bucket/data", "a.png"), url_below("zip://::/data/a.zip", "a.png")
-    ('s3://bucket/data/a.png', 'zip://a.png::/data/a.zip')
-    """
-    first, chain, rest = root.partition("::")
-    if not chain:
-        return join_url(root, *parts)
-    protocol, _, inner = first.partition("://")
-    return f"{protocol}://{'/'.join(part for part in (inner.strip('/'), *parts) if part)}::{rest}"
 
 
 def list_folder(url: str, storage_options: StorageOptions | None = None) -> list[str] | None:
@@ -150,7 +134,7 @@ def list_folder(url: str, storage_options: StorageOptions | None = None) -> list
 def safe_paths(paths: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """Paths in normal form, and which of them may not be followed.
 
-    The rules are those of ``chammi75.files.safe_relative_path``, and ``..`` and ``::`` are refused anywhere. A leading
+    The rules are those of ``chammi75.files.safe_relative_path``, and ``..`` is refused anywhere. A leading
     ``CHAMMI-75/`` before ``CHAMMI-75_…`` is taken away: the root lies below it.
 
     Parameters
@@ -180,7 +164,7 @@ def safe_paths(paths: pa.Array) -> tuple[pa.Array, np.ndarray]:
     normal: list[str | None] = []
     for path in paths.take(suspects).to_pylist():
         try:
-            if ".." in path.replace("\\", "/").split("/") or "::" in path:  # "::" chains filesystems in a URL
+            if ".." in path.replace("\\", "/").split("/"):
                 raise ChammiError(f"{path!r} leads out of the folder")
             normal.append(safe_relative_path(path))
         except ChammiError:
@@ -259,7 +243,7 @@ def _list_files(root: str, folders: Sequence[str], storage_options: StorageOptio
     text = pa.large_string()
 
     def names_in(folder: str) -> pa.Array:
-        listed = list_folder(url_below(root, folder), storage_options) or []
+        listed = list_folder(join_url(root, folder), storage_options) or []
         names = pa.array([name for name in listed if _is_unicode(name)], text)
         return concatenated(f"{folder}/", names) if folder else names
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from chammi75.errors import ChammiError, ReadError
-from chammi75.files import StorageOptions, absolute_url, exists, is_local
+from chammi75.files import StorageOptions, absolute_url, exists, is_local, join_url
 from chammi75.readers.published.csv_rows import (
     NULL,
     PublishedProblem,
@@ -39,7 +39,6 @@ from chammi75.readers.published.files import (
     find_published_root,
     list_folder,
     png_size,
-    url_below,
 )
 from chammi75.readers.published.grouping import INT32_MAXIMUM, MOST_CHANNELS, GroupedRows
 from chammi75.readers.published.records import (
@@ -214,7 +213,7 @@ def _metadata_url(found: PublishedRoot, metadata: str, storage_options: StorageO
     if not is_local(metadata):
         return metadata
     if not Path(metadata).is_absolute():
-        inside = url_below(found.root, metadata)
+        inside = join_url(found.root, metadata)
         if exists(inside, storage_options):
             return inside
     if not exists(metadata):
@@ -308,7 +307,7 @@ def _fill_sizes(
     for image, plane in zip(images[unknown], planes[first[unknown]], strict=True):
         path = reading.path[int(plane)].as_py()
         try:
-            width[image], height[image] = png_size(url_below(root, path), storage_options)
+            width[image], height[image] = png_size(join_url(root, path), storage_options)
             filled.append(image)
         except ReadError as error:
             reading.left_out[image] = True
@@ -392,7 +391,7 @@ def _guidance(root: str, paths: pa.Array, storage_options: StorageOptions | None
     import pyarrow as pa
     from pyarrow import compute as pc
 
-    names = list_folder(url_below(root, GUIDANCE_FOLDER), storage_options)
+    names = list_folder(join_url(root, GUIDANCE_FOLDER), storage_options)
     if not names:
         return pa.nulls(len(paths), pa.large_string())
     expected = guidance_paths(paths)

@@ -1,0 +1,120 @@
+"""What filters have left of a layout, and its samples, made in blocks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chammi75.loading.channels import keep_channels
+from chammi75.loading.filters import Filters
+from chammi75.loading.layouts import Layout
+from chammi75.loading.query import rows_where
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BLOCK = 1024
+"""Samples that are made at once: what a stream yields one by one are slices of that."""
+
+_KEPT_BYTES = 64 * 10**6
+"""Blocks of at most this size are kept for the next samples: all of a hundred thousand images, nearly."""
+
+
+class Selection:
+    """Rows of a layout.
+
+    It can be pickled: what travels is a bit for each row of the layout at most, and nothing where they follow one
+    another.
+
+    Parameters
+    ----------
+    layout : Layout
+    rows : range or ndarray of int64
+        Ascending.
+    channel_types : tuple of str, optional
+        Keep only planes of these types; each row has at least one.
+    """
+
+    def __init__(
+        self, layout: Layout, rows: range | NDArray[np.int64], channel_types: tuple[str, ...] | None = None
+    ) -> None:
+        if not isinstance(rows, range) and len(rows) and int(rows[-1]) - int(rows[0]) + 1 == len(rows):
+            rows = range(int(rows[0]), int(rows[-1]) + 1)
+        self.layout, self.rows, self.channel_types = layout, rows, channel_types
+        self._blocks: dict[int, _Blocks] = {}  # of this process; a fork makes its own
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if isinstance(self.rows, range):
+            return type(self), (self.layout, self.rows, self.channel_types)
+        bits = np.zeros(len(self.layout), bool)
+        bits[self.rows] = True
+        return _unpacked, (self.layout, np.packbits(bits), self.channel_types)
+
+    def samples(self, first: int = 0, end: int | None = None) -> pa.Table:
+        """Samples of some of the rows, by their place in the selection; of all by default."""
+        samples = self.layout.samples(np.asarray(self.rows[first:end], np.int64))
+        return samples if self.channel_types is None else keep_channels(samples, self.channel_types)
+
+    def stream(self, first: int, end: int) -> Iterator[pa.Table]:
+        """The same in several tables. They are cut out of larger ones, of which the latest are kept."""
+        blocks = self._blocks.get(os.getpid())
+        if blocks is None:  # setdefault is atomic: several threads of datasets may come here at once
+            layout = self.layout.anew() if self._blocks else self.layout
+            blocks = self._blocks.setdefault(os.getpid(), _Blocks(Selection(layout, self.rows, self.channel_types)))
+        for number in range(first // _BLOCK, (end - 1) // _BLOCK + 1):
+            start = number * _BLOCK
+            low, high = max(first, start), min(end, start + _BLOCK)
+            yield blocks.table(number).slice(low - start, high - low)
+
+
+class _Blocks:
+    """The latest blocks of a selection, in one process."""
+
+    def __init__(self, selection: Selection) -> None:
+        self._selection = selection
+        self._tables: dict[int, pa.Table] = {}
+        self._lock = threading.Lock()
+
+    def table(self, number: int) -> pa.Table:
+        """A block."""
+        with self._lock:  # files of a store are read by one thread at a time
+            block = self._tables.pop(number, None)
+            if block is None:
+                block = self._selection.samples(number * _BLOCK, (number + 1) * _BLOCK).combine_chunks()
+                kept = sum(other.nbytes for other in self._tables.values()) + block.nbytes
+                while self._tables and kept > _KEPT_BYTES:
+                    kept -= self._tables.pop(next(iter(self._tables))).nbytes
+            self._tables[number] = block  # the latest stands last
+            return block
+
+
+def _unpacked(layout: Layout, bits: NDArray[np.uint8], channel_types: tuple[str, ...] | None) -> Selection:
+    return Selection(layout, np.flatnonzero(np.unpackbits(bits, count=len(layout))), channel_types)
+
+
+def select(layout: Layout, filters: Filters, where: str | None = None, split: str | None = None) -> Selection:
+    """Rows of a layout that pass all filters.
+
+    Raises
+    ------
+    FilterError
+        If a filter names what is not there.
+    """
+    mask = filters.mask(layout.facet, len(layout))
+    within = np.zeros(len(layout), bool)
+    for rows in layout.rows_of_split(split):
+        within[rows.start : rows.stop] = True
+    mask &= within
+    if where is not None:
+        matching = np.zeros(len(layout), bool)
+        matching[rows_where(layout.searchable(), where)] = True
+        mask &= matching
+    return Selection(layout, np.flatnonzero(mask), filters.kept_channel_types())
