@@ -67,8 +67,10 @@ def table(
             print_line(title, file=out)
         return
     is_terminal = out.isatty()
+    if title and not is_terminal:  # above the table, not folded to its width
+        print_line(title, file=out)
     grid = Table(
-        title=None if title is None else Text(spelled(title, out), style="bold"),
+        title=Text(spelled(title, out), style="bold") if title and is_terminal else None,
         title_justify="left",
         box=box.SIMPLE_HEAD if is_terminal else None,
         pad_edge=is_terminal,
@@ -82,9 +84,8 @@ def table(
     if is_terminal:
         Console(file=out, highlight=False).print(grid)
         return
-    console = Console(
-        file=out, highlight=False, width=100_000, force_terminal=False
-    )  # one line for each row, to be searched and cut
+    # One line for each row, to be searched and cut.
+    console = Console(file=out, highlight=False, width=100_000, force_terminal=False)
     with console.capture() as capture:
         console.print(grid)
     out.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))

@@ -66,5 +66,5 @@ def _alike(image: PlannedImage) -> tuple[str, str, str, str]:
 
 def _channel_words(number: int, panel: str | None, kind: str | None) -> str:
     if panel is None or kind is None or panel == kind:
-        return panel or kind or str(number)
+        return panel or kind or f"channel {number}"
     return f"{panel} ({kind})"

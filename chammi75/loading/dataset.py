@@ -187,7 +187,8 @@ def _resolved(path: str | Sequence[str], cache_dir: str | None) -> list[str]:
 
 
 def _selections(layouts: Sequence[Layout], filters: Filters, where: str | None, split: str | None) -> list[Selection]:
-    """The rows of each layout. A value that one of several layouts has need not be in the others."""
+    """The rows of each layout. A value, or a column, that one of several layouts has need not be in the others."""
+    filters.check(lambda name: list(dict.fromkeys(value for layout in layouts for value in layout.facet(name).values)))
     found: list[Selection] = []
     failures: list[FilterError] = []
     for layout in layouts:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from datasets.features.features import register_feature
 
-from chammi75.errors import ChammiError
+from chammi75.errors import ChammiError, StoreError
 from chammi75.files import StorageOptions, join_url
 from chammi75.loading.image import MultiChannelImage
 
@@ -219,7 +219,10 @@ def _from_shard(value: Mapping[str, Any], options: StorageOptions | None) -> dic
             parts = [view[offset : offset + length] for offset, length in ranges]
         else:
             parts = list(read_ranges(value["uri"], ranges, options))
-    cells = cells_from_bytes(numbers, bytes(parts[0]), bytes(parts[1])) or []
+    try:
+        cells = cells_from_bytes(numbers, bytes(parts[0]), bytes(parts[1])) or []
+    except StoreError as error:
+        raise StoreError(f"{value['uri']}: {error} (at byte {value['centroids_offset']})") from error
     kept = range(len(cells)) if value["kept"] is None else value["kept"]
     return {
         "centroids": [None if (entry := cells[k]) is None else entry.centroids for k in kept],

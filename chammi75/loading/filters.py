@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
@@ -49,6 +50,30 @@ class Filters:
         """The channel types of ``select_channels``; None where all planes stay."""
         return None if self.select_channels is None else tuple(_words("select_channels", self.select_channels))
 
+    def check(self, values: Callable[[str], list[Any]]) -> None:
+        """Refuse what is unknown.
+
+        Parameters
+        ----------
+        values : callable
+            Gives the different values of a facet, over everything that is loaded.
+
+        Raises
+        ------
+        FilterError
+            If a filter names a value that is nowhere; the message names the nearest known ones.
+        """
+        for name, wanted in self.stated().items():
+            if name == "num_channels":
+                _check_numbers(name, wanted, [len(types) for types in _configurations(values("channel_types"))])
+            elif name == "magnification":
+                _check_numbers(name, wanted, values(name))
+            elif name in _BY_CHANNELS:
+                types = [word for types in _configurations(values("channel_types")) for word in types if word]
+                _check_known(name, "channel_type", _words(name, wanted), types)
+            else:
+                _check_known(name, name, _words(name, wanted), values(name))
+
     def mask(self, facet: Callable[[str], Facet], images: int) -> NDArray[np.bool_]:
         """Which images pass.
 
@@ -62,37 +87,31 @@ class Filters:
         Returns
         -------
         ndarray of bool, shape (images,)
-
-        Raises
-        ------
-        FilterError
-            If a value is unknown here; the message names the nearest known ones.
         """
         mask = np.ones(images, bool)
         for name, wanted in self.stated().items():
-            if name in ("channel_type", "select_channels", "num_channels"):
-                mask &= _by_channels(name, wanted, facet("channel_types"))
+            found = facet("channel_types" if name in (*_BY_CHANNELS, "num_channels") else name)
+            if name == "num_channels":
+                passes = _in_numbers(name, wanted, [len(types) for types in _configurations(found.values)])
             elif name == "magnification":
-                found = facet(name)
-                mask &= found.matching(_in_numbers(name, wanted, found.values))
+                passes = _in_numbers(name, wanted, found.values)
+            elif name in _BY_CHANNELS:
+                enough, words = _BY_CHANNELS[name], _words(name, wanted)
+                passes = [enough(word in types for word in words) for types in _configurations(found.values)]
             else:
-                found = facet(name)
                 words = _words(name, wanted)
-                _check_known(name, words, found.values)
-                mask &= found.matching([value in words for value in found.values])
+                passes = [value in words for value in found.values]
+            mask &= found.matching(passes)
         return mask
 
 
-def _by_channels(name: str, wanted: Any, found: Facet) -> NDArray[np.bool_]:
-    configurations = [json.loads(value) for value in found.values]
-    if name == "num_channels":
-        sizes = [len(configuration) for configuration in configurations]
-        return found.matching(_in_numbers(name, wanted, sizes))
-    words = _words(name, wanted)
-    _check_known("channel_type", words, [word for configuration in configurations for word in configuration if word])
-    if name == "select_channels":
-        return found.matching([any(word in configuration for word in words) for configuration in configurations])
-    return found.matching([all(word in configuration for word in words) for configuration in configurations])
+_BY_CHANNELS: dict[str, Callable[[Iterable[bool]], bool]] = {"channel_type": all, "select_channels": any}
+"""Filters by channel types, and whether an image must have all of the words or any."""
+
+
+def _configurations(values: Iterable[str]) -> list[list[str | None]]:
+    """The channel types of each value of the facet ``channel_types``."""
+    return [json.loads(value) for value in values]
 
 
 def _words(name: str, wanted: Any) -> list[str]:
@@ -108,15 +127,13 @@ def _words(name: str, wanted: Any) -> list[str]:
     return words
 
 
-def _check_known(name: str, words: list[str], values: Sequence[str]) -> None:
+def _check_known(name: str, vocabulary_of: str, words: list[str], values: Sequence[str]) -> None:
     known = sorted(set(values))
     for word in words:
-        if word in known:
-            continue
         if not known:
-            raise FilterError(f"{name}={word!r}: {name} is unknown for every image here")
-        hint = _hint(name, word, known)
-        raise FilterError(f"{name}={word!r} is not in this dataset{hint}")
+            raise FilterError(f"{name}={word!r}: {vocabulary_of} is unknown for every image here")
+        if word not in known:
+            raise FilterError(f"{name}={word!r} is not in this dataset{_hint(vocabulary_of, word, known)}")
 
 
 def _hint(name: str, word: str, known: list[str]) -> str:
@@ -133,28 +150,45 @@ def _hint(name: str, word: str, known: list[str]) -> str:
     return f"; {'nearest' if near else 'known'} are {names}{more}"
 
 
-def _in_numbers(name: str, wanted: Any, values: Sequence[float]) -> list[bool]:
-    """Which values a number, a list of numbers or a range lets pass."""
+def _range(name: str, wanted: Any) -> tuple[float, float] | None:
+    """The ends of a range, infinite where open; None if ``wanted`` is no range."""
     if isinstance(wanted, Mapping):
         if not wanted or set(wanted) - {"min", "max"}:
             raise FilterError(f"{name}: a range is written {{min: …, max: …}}, not {dict(wanted)!r}")
         wanted = (wanted.get("min"), wanted.get("max"))
-    if isinstance(wanted, tuple) and len(wanted) == 2:
-        low, high = (_number(name, bound) if bound is not None else None for bound in wanted)
-        if low is not None and high is not None and low > high:
-            raise FilterError(f"{name}={wanted!r} is an empty range: the first number is the smaller one")
-        passes = [(low is None or value >= low) and (high is None or value <= high) for value in values]
-        if not any(passes):
+    if not isinstance(wanted, tuple) or len(wanted) != 2:
+        return None
+    low = -math.inf if wanted[0] is None else _number(name, wanted[0])
+    high = math.inf if wanted[1] is None else _number(name, wanted[1])
+    if low > high:
+        raise FilterError(f"{name}={wanted!r} is an empty range: the first number is the smaller one")
+    return low, high
+
+
+def _numbers(name: str, wanted: Any) -> list[float]:
+    values = wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted]
+    if not values:
+        raise FilterError(f"{name} takes a number, a list of numbers or a range (20, 63), not {wanted!r}")
+    return [_number(name, value) for value in values]
+
+
+def _in_numbers(name: str, wanted: Any, values: Sequence[float]) -> list[bool]:
+    """Which values a number, a list of numbers or a range lets pass."""
+    bounds = _range(name, wanted)
+    if bounds is not None:
+        return [bounds[0] <= value <= bounds[1] for value in values]
+    numbers = _numbers(name, wanted)
+    return [value in numbers for value in values]
+
+
+def _check_numbers(name: str, wanted: Any, values: Sequence[float]) -> None:
+    if _range(name, wanted) is not None:
+        if not any(_in_numbers(name, wanted, values)):
             raise FilterError(f"{name}={wanted!r} holds no value of this dataset; known are {_listed(values)}")
-        return passes
-    numbers = [
-        _number(name, value)
-        for value in (wanted if isinstance(wanted, Sequence) and not isinstance(wanted, str) else [wanted])
-    ]
-    for number in numbers:
+        return
+    for number in _numbers(name, wanted):
         if number not in values:
             raise FilterError(f"{name}={number:g} is not in this dataset; known are {_listed(values)}")
-    return [value in numbers for value in values]
 
 
 def _number(name: str, value: Any) -> float:

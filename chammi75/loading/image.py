@@ -91,8 +91,8 @@ class MultiChannelImage(Mapping[str, Any]):
         """
         from chammi75.store.plane import encode_plane
 
-        if pixels.ndim != 3:
-            raise ChammiError(f"pixels must have the shape (C, H, W), not {pixels.shape}")
+        if pixels.ndim != 3 or not pixels.size:
+            raise ChammiError(f"pixels must have the shape (C, H, W), none of them 0, not {pixels.shape}")
         count = pixels.shape[0]
         for name, values in (("channel_types", channel_types), ("panels", panels)):
             if values is not None and len(values) != count:
@@ -228,6 +228,8 @@ class MultiChannelImage(Mapping[str, Any]):
         if isinstance(key, str) and key in self._storage:
             return self._storage[key]
         parts = key if isinstance(key, tuple) else (key,)
+        if not parts:
+            raise KeyError("a channel is picked by its type, a number or a slice, not by ()")
         channel, rest = self._channel(parts)
         if len(rest) not in (0, 2):
             raise IndexError(f"an image is indexed as [channel] or [channel, rows, columns], not with {key!r}")

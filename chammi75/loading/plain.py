@@ -8,6 +8,9 @@ from chammi75.errors import ChammiError
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
+
+    from chammi75.loading.image import MultiChannelImage
 
 DatasetT = TypeVar("DatasetT", "datasets.Dataset", "datasets.IterableDataset")
 
@@ -33,31 +36,64 @@ def to_plain(dataset: DatasetT, codec: Literal["deflate"] | None = "deflate") ->
     """
     from datasets import Features, Image, List, Value
 
-    from chammi75.loading.feature import MultiChannelImageFeature
+    from chammi75.loading.feature import CellsFeature, MultiChannelImageFeature
 
     features = dataset.features
     if features is None or not isinstance(features.get("image"), MultiChannelImageFeature):
-        raise ChammiError("to_plain takes a dataset of load_dataset: it needs a column 'image' of multi-channel images")
-    plain: dict[str, Any] = {name: feature for name, feature in features.items() if name not in ("image", "annotation")}
+        raise ChammiError(
+            "to_plain takes a dataset of load_dataset: it needs a column 'image' of multi-channel images"
+            " (a stream forgets its types in .map: apply to_plain before it, or give .map features=dataset.features)"
+        )
+    plain: dict[str, Any] = {name: feature for name, feature in features.items() if name != "image"}
     plain["planes"] = List(Image())
-    if "annotation" in features:
+    if isinstance(features.get("annotation"), CellsFeature):
         plain["annotation"] = {
             "centroids": List(List(List(Value("float32"), length=2))),
             "sizes": List(List(Value("float32"))),
         }
-    return dataset.map(_plain_sample, fn_kwargs={"codec": codec}, remove_columns=["image"], features=Features(plain))
+    planned = Features(plain)
+    arguments = {
+        "types": {"image": features["image"], "annotation": features.get("annotation")},
+        "codec": codec,
+        "metadata": planned.arrow_schema.metadata,
+    }
+    mapped = dataset.with_format("arrow").map(
+        _plain_samples, fn_kwargs=arguments, remove_columns=["image"], features=planned
+    )
+    return mapped.with_format(None)
 
 
-def _plain_sample(sample: dict[str, Any], codec: Literal["deflate"] | None) -> dict[str, Any]:
+def _plain_samples(
+    samples: pa.Table, types: dict[str, Any], codec: Literal["deflate"] | None, metadata: dict[bytes, bytes]
+) -> pa.Table:
+    """Arrow in and out, so that streams keep their types too; ``metadata`` states these in files."""
+    import pyarrow as pa
+
+    from chammi75.loading.feature import CellsFeature
+    from chammi75.schemas.arrow import arrow_type, planes_type
+    from chammi75.schemas.record import Annotation
+
+    images = [types["image"].decode_example(entry) for entry in samples.column("image").to_pylist()]
+    planes = [[{"bytes": plane, "path": None} for plane in _encoded(image, codec)] for image in images]
+    if isinstance(types["annotation"], CellsFeature):
+        values = [
+            entry and _listed(types["annotation"].decode_example(entry))
+            for entry in samples.column("annotation").to_pylist()
+        ]
+        position = samples.schema.get_field_index("annotation")
+        samples = samples.set_column(position, "annotation", pa.array(values, arrow_type(Annotation)))
+    samples = samples.drop_columns(["image"]).append_column("planes", pa.array(planes, planes_type()))
+    return samples.replace_schema_metadata(metadata)
+
+
+def _encoded(image: MultiChannelImage, codec: Literal["deflate"] | None) -> list[bytes]:
     from chammi75.store.plane import transcode_plane
 
-    planes = sample["image"].encoded_planes()
-    if codec is not None:
-        planes = [transcode_plane(plane, codec) if plane[:4] == b"II*\0" else plane for plane in planes]
-    values: dict[str, Any] = {"planes": [{"bytes": plane, "path": None} for plane in planes]}
-    if sample.get("annotation") is not None:
-        values["annotation"] = {
-            name: [None if entry is None else entry.tolist() for entry in sample["annotation"][name]]
-            for name in ("centroids", "sizes")
-        }
-    return values
+    planes = image.encoded_planes()
+    if codec is None:
+        return planes
+    return [transcode_plane(plane, codec) if plane[:4] == b"II*\0" else plane for plane in planes]
+
+
+def _listed(cells: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    return {name: [None if entry is None else entry.tolist() for entry in entries] for name, entries in cells.items()}

@@ -106,7 +106,7 @@ def select(layout: Layout, filters: Filters, where: str | None = None, split: st
     Raises
     ------
     FilterError
-        If a filter names what is not there.
+        If ``where`` is refused, or names what is not there.
     """
     mask = filters.mask(layout.facet, len(layout))
     within = np.zeros(len(layout), bool)

@@ -106,7 +106,8 @@ class Facet:
         import pyarrow.compute as pc
 
         indices = column.indices if not column.null_count else pc.fill_null(column.indices, -1)
-        return cls(column.dictionary.to_pylist(), np.asarray(indices.to_numpy()))
+        codes = np.asarray(np.from_dlpack(indices), np.int32)  # to_numpy() would import pandas, which takes a second
+        return cls(column.dictionary.to_pylist(), codes)
 
     def matching(self, passes: list[bool]) -> NDArray[np.bool_]:
         """Which images have a value that passes, shape (images,); ``passes`` has one entry per value."""

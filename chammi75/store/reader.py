@@ -189,6 +189,7 @@ class Store:
         if is_local(self.parquet_url):
             return pq.ParquetFile(pa.BufferReader(map_file(self.parquet_url, entry.bytes)))
         filesystem, path = filesystem_of(self.parquet_url, self.storage_options)
+        self._filesystem = filesystem  # an archive is closed as soon as nobody holds its filesystem
         return pq.ParquetFile(filesystem.open(path, "rb"))
 
     def read_stored(self, row: int, ranges: Sequence[tuple[int, int]]) -> list[Any]:

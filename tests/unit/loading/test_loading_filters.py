@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +172,7 @@ def test_sql_reaches_nothing_but_the_records(
         with pytest.raises(FilterError) as error:
             load_dataset(known.url, where=where.format(secret=secret, folder=tmp_path, target=target))
         assert "secret-word" not in str(error.value)
-    assert sorted(os.listdir(tmp_path)) == ["secret.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["secret.csv"]
 
 
 def test_the_index_itself_may_be_queried_and_no_other_file_of_the_store(store: Known) -> None:

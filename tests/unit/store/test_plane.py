@@ -236,7 +236,7 @@ def with_tile(encoded: bytes, tile: bytes) -> bytes:
     return bytes(plane)
 
 
-@pytest.mark.parametrize("size", [0, 1, 112 * 112 - 1, 112 * 112 + 1, 2**28])
+@pytest.mark.parametrize("size", [0, 1, 112 * 112 - 1, 112 * 112 + 1, 2**26])
 def test_a_tile_of_another_size_than_it_must_have_is_refused_before_it_is_unpacked(size: int) -> None:
     import zlib
 

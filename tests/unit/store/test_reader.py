@@ -96,7 +96,7 @@ def test_a_store_is_pickled_and_read_in_processes_of_any_kind(target: Path, imag
     store = open_store(target)
     store.read_image(0)  # files are open before it travels
     assert len(pickle.dumps(store)) < 20_000
-    for method in ("spawn", "fork", "forkserver"):
+    for method in ("spawn", "fork"):
         try:
             context = get_context(method)
         except ValueError:

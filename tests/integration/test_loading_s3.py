@@ -1,0 +1,151 @@
+"""A store in an S3 bucket, read by byte ranges; the server is on loopback."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from loading_stores import Known, write_published, write_store
+
+from chammi75 import collate, load_dataset
+from chammi75.errors import ChammiError
+
+pytest.importorskip("moto.server")
+
+
+class Requests:
+    """What the server was asked for: (method, path, range)."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, str | None]] = []
+
+    def __call__(self, application: Any) -> Any:
+        def recording(environ: Any, start_response: Any) -> Any:
+            self.seen.append((environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("HTTP_RANGE")))
+            return application(environ, start_response)
+
+        return recording
+
+    def bytes_of(self, suffix: str) -> int:
+        """Bytes of ranges asked for of one file."""
+        spans = [span for method, path, span in self.seen if method == "GET" and path.endswith(suffix)]
+        assert all(span is not None for span in spans), "a whole file was asked for"
+        ends = [span.removeprefix("bytes=").split("-") for span in spans if span]
+        return sum(int(last) - int(first) + 1 for first, last in ends)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[str, Requests]]:
+    import threading
+
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    requests = Requests()
+    application = requests(DomainDispatcherApplication(create_backend_app, service="s3"))
+    http = make_server("127.0.0.1", 0, application, threaded=True)
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{http.server_port}", requests
+    http.shutdown()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def options(server: tuple[str, Requests]) -> dict[str, Any]:
+    return {"key": "testing", "secret": "testing-secret-word", "client_kwargs": {"endpoint_url": server[0]}}
+
+
+@pytest.fixture(scope="module")
+def remote(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Known:
+    from fsspec import filesystem
+
+    local = write_store(tmp_path_factory.mktemp("local") / "store")
+    bucket = filesystem("s3", **options)
+    bucket.mkdir("bucket")
+    bucket.put(local.url, "bucket/data/store", recursive=True)
+    return Known("s3://bucket/data/store", local.pixels, local.cells)
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["dataset", "stream"])
+def test_filters_and_pixels_are_those_of_the_store(remote: Known, options: Any, streaming: bool) -> None:
+    dataset = load_dataset(
+        remote.url, streaming=streaming, storage_options=options, channel_type="er", where="quality.focus > 0.55"
+    )
+    names = []
+    for sample in dataset:
+        names.append(sample["image_id"])
+        assert np.array_equal(sample["image"], remote.pixels[names[-1]])
+        assert (sample["annotation"] is None) == (remote.cells[names[-1]] is None)
+    assert names == remote.ids[6:20]
+
+
+def test_opening_asks_for_the_index_alone(remote: Known, options: Any, server: tuple[str, Requests]) -> None:
+    server[1].seen.clear()
+    load_dataset(remote.url, streaming=True, storage_options=options, organism="Mus musculus")
+    assert not [path for _, path, _ in server[1].seen if "/shards/" in path]
+    assert len([path for _, path, _ in server[1].seen if "manifest.json" in path]) <= 3
+    assert len(server[1].seen) <= 10
+
+
+def test_a_crop_asks_for_the_planes_that_it_needs(remote: Known, options: Any, server: tuple[str, Requests]) -> None:
+    image = load_dataset(remote.url, storage_options=options).select_columns(["image"])[0]["image"]
+    server[1].seen.clear()
+    assert np.array_equal(image["er", 0:10, 5:15], remote.pixels[remote.ids[0]][1, :10, 5:15])
+    assert 0 < server[1].bytes_of("train-00000.arrow") <= image["lengths"][1]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_stream_from_a_bucket(remote: Known, options: Any, method: str) -> None:
+    from torch.utils.data import DataLoader
+
+    stream = load_dataset(remote.url, streaming=True, storage_options=options)
+    next(iter(stream))  # the parent has its own connections when it forks
+    loader: DataLoader[Any] = DataLoader(
+        stream, batch_size=5, num_workers=2, collate_fn=collate, multiprocessing_context=method, timeout=120
+    )
+    seen = []
+    for batch in loader:
+        seen += batch["image_id"]
+        for name, pixels in zip(batch["image_id"], batch["image"], strict=True):
+            assert np.array_equal(pixels.numpy(), remote.pixels[name])
+    assert sorted(seen) == sorted(remote.ids)
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["dataset", "stream"])
+def test_storage_options_survive_what_keeps_images(remote: Known, options: Any, streaming: bool) -> None:
+    dataset = load_dataset(remote.url, streaming=streaming, storage_options=options, study="plate2")
+    mapped = dataset.map(lambda sample: {"n": 1}).filter(lambda sample: sample["n"] == 1).take(2)
+    for sample in pickle.loads(pickle.dumps(mapped)) if not streaming else mapped:  # noqa: S301 - our own
+        assert np.array_equal(sample["image"], remote.pixels[sample["image_id"]])
+
+
+def test_the_published_layout_reads_in_a_bucket(options: Any, tmp_path: Any, remote: Known) -> None:
+    from fsspec import filesystem
+
+    local = write_published(tmp_path / "published", images=6)
+    filesystem("s3", **options).put(local.url, "bucket/published", recursive=True)
+    samples = list(load_dataset("s3://bucket/published", storage_options=options, streaming=True))
+    assert [sample["image_id"] for sample in samples] == local.ids
+    for sample in samples:
+        assert np.array_equal(sample["image"], local.pixels[sample["image_id"]])
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/data/nothing", "s3://no-such-bucket-75/store"])
+def test_nothing_in_the_bucket_is_said_in_one_sentence(remote: Known, options: Any, url: str) -> None:
+    with pytest.raises(ChammiError, match="there is nothing here"):
+        load_dataset(url, storage_options=options)
+
+
+def test_a_server_that_does_not_answer_is_named() -> None:
+    options = {
+        "key": "a",
+        "secret": "b",
+        "client_kwargs": {"endpoint_url": "http://127.0.0.1:9"},
+        "config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 1},
+    }
+    with pytest.raises(ChammiError, match="s3://bucket/store"):
+        load_dataset("s3://bucket/store", storage_options=options)
