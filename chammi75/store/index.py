@@ -6,10 +6,10 @@ its pages. It has where everything is in the shards, and what a stream yields be
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 ROW_GROUP = 8192
 """Rows in a row group of ``index.parquet``: what a loader reads to yield the record of one image."""
+
+
+class BinaryTarget(Protocol):
+    """What pyarrow writes a file to."""
+
+    def write(self, content: Any, /) -> int:
+        """Write bytes."""
 
 
 def index_schema() -> pa.Schema:
@@ -47,7 +54,7 @@ def index_schema() -> pa.Schema:
 class ParquetIndexWriter:
     """Writes ``index.parquet`` as shards come in, in row groups of one size, whatever the shards' sizes."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: BinaryTarget) -> None:
         import pyarrow.parquet as pq
 
         from chammi75.schemas.arrow import record_schema
@@ -78,36 +85,35 @@ class ParquetIndexWriter:
         self._rows -= rows
 
 
-def index_table(shards: Iterable[WrittenShard]) -> pa.Table:
-    """The rows of ``index.arrow`` for shards in their order."""
+def index_part(number: int, shard: WrittenShard) -> pa.Table:
+    """The rows of ``index.arrow`` for the shard ``number``, its words in dictionaries of their own."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    records = shard.records.combine_chunks()
+    geometry = records.column("geometry").chunk(0)
+    columns = {
+        "image_id": records.column("image_id"),
+        "shard": pa.array(np.full(shard.rows, number, np.int32)),
+        **{name: shard.places.column(name) for name in places_schema().names},
+        **facet_columns(records),
+        "dtype": pc.dictionary_encode(pc.struct_field(geometry, "dtype")),
+        **{name: pc.struct_field(geometry, name) for name in ("height", "width", "significant_bits")},
+    }
     schema = index_schema()
-    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
-    for number, shard in enumerate(shards):
-        records = shard.records.combine_chunks()
-        geometry = records.column("geometry").chunk(0)
-        parts = {
-            "image_id": records.column("image_id").chunk(0),
-            "shard": pa.array(np.full(shard.rows, number, np.int32)),
-            **{name: shard.places.column(name).combine_chunks() for name in places_schema().names},
-            **facet_columns(records),
-            "dtype": pc.dictionary_encode(pc.struct_field(geometry, "dtype")),
-            **{name: pc.struct_field(geometry, name) for name in ("height", "width", "significant_bits")},
-        }
-        for name, part in parts.items():
-            columns[name].append(part.chunk(0) if isinstance(part, pa.ChunkedArray) else part)
-    if not columns["image_id"]:
-        return schema.empty_table()
-    whole = []
-    for field in schema:
-        column = pa.chunked_array(columns[field.name], field.type).unify_dictionaries()
-        whole.append(pa.concat_arrays(column.chunks))
-    return pa.Table.from_arrays(whole, schema=schema)
+    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
-def write_arrow_index(file: IO[bytes], table: pa.Table) -> None:
+def index_table(parts: Sequence[pa.Table]) -> pa.Table:
+    """The rows of ``index.arrow``: the parts one after the other, with one dictionary for each column of words."""
+    import pyarrow as pa
+
+    if not parts:
+        return index_schema().empty_table()
+    return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+
+
+def write_arrow_index(file: BinaryTarget, table: pa.Table) -> None:
     """Write ``index.arrow``: an Arrow IPC file, uncompressed, one record batch."""
     import pyarrow as pa
 

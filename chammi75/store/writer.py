@@ -8,8 +8,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from chammi75.errors import ChammiError, StoreError
@@ -24,15 +25,17 @@ from chammi75.files import (
     write_atomically,
 )
 from chammi75.schemas.manifest import FileEntry, IndexEntry, ShardEntry, StoreManifest
-from chammi75.store.index import ParquetIndexWriter, index_table, write_arrow_index
+from chammi75.store.index import ParquetIndexWriter, index_part, index_table, write_arrow_index
 from chammi75.store.shard import WrittenShard
 from chammi75.version import __version__
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from fsspec import AbstractFileSystem
 
 MANIFEST = "manifest.json"
 BUILDING = "building.json"
+_PARQUET, _ARROW = "index.parquet", "index.arrow"
 _BUILDING_CONTENT = b'{"format": "chammi75-building"}\n'
 _OWN_FILE = re.compile(
     r"index\.parquet|index\.arrow|report\.json"
@@ -68,7 +71,9 @@ def new_store(url: str, storage_options: StorageOptions | None = None) -> Iterat
         _check_target(url, storage_options)
         with _held(url, storage_options):
             _clear_target(url, storage_options)
-            yield StoreWriter(url, storage_options)
+            writer = StoreWriter(url, storage_options)
+            with writer:
+                yield writer
 
 
 @dataclass
@@ -77,7 +82,21 @@ class StoreWriter:
 
     url: str
     storage_options: StorageOptions | None = None
-    _shards: list[tuple[ShardEntry, WrittenShard]] = field(default_factory=list)
+    _shards: list[ShardEntry] = field(default_factory=list)
+    _index_parts: list[pa.Table] = field(default_factory=list)
+    _open: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> StoreWriter:
+        file = self._open.enter_context(create_file(join_url(self.url, _PARQUET), self.storage_options))
+        self._parquet_file = HashingFile(file)
+        self._parquet = ParquetIndexWriter(self._parquet_file)  # records go there shard by shard: they never add up
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if not self._parquet_file.target.closed:  # not committed: pyarrow must not write its footer there later on
+            self._parquet_file.target, abandoned = BytesIO(), self._parquet
+            self._open.close()
+            abandoned.close()
 
     def add_shard(self, path: str, split: str, written: WrittenShard) -> None:
         """Take note of a shard that lies at ``path`` below the store.
@@ -97,7 +116,9 @@ class StoreWriter:
                 + ": worker processes must see the same filesystem (memory:// needs workers=1)"
             )
         entry = ShardEntry(path=path, bytes=written.bytes, sha256=written.sha256, split=split, rows=written.rows)
-        self._shards.append((entry, written))
+        self._parquet.add(written.records)
+        self._index_parts.append(index_part(len(self._shards), written))
+        self._shards.append(entry)
 
     def commit(
         self,
@@ -115,24 +136,28 @@ class StoreWriter:
             If there is no image, or two images have one id.
         """
         with _plain_errors(self.url):
-            table = index_table(written for _, written in self._shards)
+            table = index_table(self._index_parts)
             ids = table.column("image_id").to_pylist()
             if not ids:
                 raise StoreError(f"{self.url}: there is not a single image to store")
             if len(set(ids)) != len(ids):
                 repeated = Counter(ids).most_common(1)[0][0]
                 raise StoreError(f"{self.url}: two images have the id {repeated!r}")
-            parquet = self._file("index.parquet", self._write_parquet)
-            arrow = self._file("index.arrow", lambda file: write_arrow_index(file, table))
+            self._parquet.close()
+            self._open.close()
+            parquet = self._parquet_file.entry(_PARQUET)
+            with create_file(join_url(self.url, _ARROW), self.storage_options) as target:
+                arrow_file = HashingFile(target)
+                write_arrow_index(arrow_file, table)
             contents = sorted(zip(ids, table.column("content_sha256").to_pylist(), strict=True))
             manifest = StoreManifest(
                 created_by=f"chammi75 {__version__}",
                 codec=codec,
                 images=len(ids),
-                planes=sum(len(lengths) for lengths in table.column("plane_lengths").to_pylist()),
+                planes=len(table.column("plane_lengths").combine_chunks().values),
                 pixel_bytes=pixel_bytes,
-                shards=[entry for entry, _ in self._shards],
-                index=IndexEntry(parquet=parquet, arrow=arrow),
+                shards=self._shards,
+                index=IndexEntry(parquet=parquet, arrow=arrow_file.entry(_ARROW)),
                 recipes=recipes or {},
                 cards=cards or {},
                 content_sha256=hashlib.sha256(b"".join(digest for _, digest in contents)).hexdigest(),
@@ -143,18 +168,6 @@ class StoreWriter:
             with suppress(FileNotFoundError):
                 filesystem.rm_file(path)
             return StoreManifest.from_bytes(content, self.url)
-
-    def _write_parquet(self, file: IO[bytes]) -> None:
-        writer = ParquetIndexWriter(file)
-        for _, written in self._shards:
-            writer.add(written.records)
-        writer.close()
-
-    def _file(self, path: str, write: Any) -> FileEntry:
-        with create_file(join_url(self.url, path), self.storage_options) as target:
-            file = HashingFile(target)
-            write(file)
-        return FileEntry(path=path, bytes=file.position, sha256=file.digest.hexdigest())
 
 
 class HashingFile:
@@ -174,6 +187,10 @@ class HashingFile:
         self.digest.update(view)
         self.position += len(view)
         return len(view)
+
+    def entry(self, path: str) -> FileEntry:
+        """The file for the manifest."""
+        return FileEntry(path=path, bytes=self.position, sha256=self.digest.hexdigest())
 
     def tell(self) -> int:
         """Bytes written so far."""
