@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -168,6 +169,18 @@ def read_ranges(
     starts = [offset for offset, _ in ranges]
     ends = [offset + length for offset, length in ranges]
     return [bytes(part) for part in filesystem.cat_ranges([path] * len(ranges), starts, ends, on_error="raise")]
+
+
+def reading_errors() -> tuple[type[Exception], ...]:
+    """What reading a URL may raise: OSError, and what the network libraries in use raise that is none.
+
+    Examples
+    --------
+    >>> OSError in reading_errors()
+    True
+    """
+    kinds = (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"))
+    return (OSError, *(getattr(sys.modules[module], name) for module, name in kinds if module in sys.modules))
 
 
 def exists(url: str | os.PathLike[str], storage_options: StorageOptions | None = None) -> bool:

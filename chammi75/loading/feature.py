@@ -205,7 +205,7 @@ def _from_guidance(base: str, paths: list[str | None], options: StorageOptions |
 
 
 def _from_shard(value: Mapping[str, Any], options: StorageOptions | None) -> dict[str, list[Any]]:
-    from chammi75.files import is_local, read_ranges
+    from chammi75.files import is_local, read_ranges, reading_errors
     from chammi75.store.reader import map_file
     from chammi75.store.shard import cells_from_bytes
 
@@ -218,7 +218,10 @@ def _from_shard(value: Mapping[str, Any], options: StorageOptions | None) -> dic
             view = memoryview(map_file(value["uri"]))
             parts = [view[offset : offset + length] for offset, length in ranges]
         else:
-            parts = list(read_ranges(value["uri"], ranges, options))
+            try:
+                parts = list(read_ranges(value["uri"], ranges, options))
+            except reading_errors() as error:
+                raise StoreError(f"{value['uri']}: the cells cannot be read: {error}") from error
     try:
         cells = cells_from_bytes(numbers, bytes(parts[0]), bytes(parts[1])) or []
     except StoreError as error:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chammi75.errors import ChammiError, ReadError, StoreError
-from chammi75.files import StorageOptions, is_local, join_url, read_bytes, read_ranges
+from chammi75.files import StorageOptions, is_local, join_url, read_bytes, read_ranges, reading_errors
 
 if TYPE_CHECKING:
     import torch
@@ -374,7 +374,10 @@ class MultiChannelImage(Mapping[str, Any]):
             view = memoryview(map_file(url))
             parts: list[Any] = [view[offset : offset + length] for offset, length in ranges]
         else:
-            parts = [memoryview(part) for part in read_ranges(url, ranges, self._options)]
+            try:
+                parts = [memoryview(part) for part in read_ranges(url, ranges, self._options)]
+            except reading_errors() as error:
+                raise StoreError(f"{url}: the file cannot be read: {error} ({self.image_id})") from error
         for (offset, length), part in zip(ranges, parts, strict=True):
             if len(part) != length:
                 raise StoreError(f"{url}: cut short: {self.image_id} should be at bytes {offset} to {offset + length}")
@@ -385,7 +388,7 @@ class MultiChannelImage(Mapping[str, Any]):
             return read_bytes(url, self._options)
         except FileNotFoundError as error:
             raise ReadError(url, f"the file is not there ({self.image_id})") from error
-        except OSError as error:
+        except reading_errors() as error:
             raise ReadError(url, f"the file cannot be read: {error} ({self.image_id})") from error
 
 

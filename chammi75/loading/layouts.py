@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chammi75.errors import ChammiError, StoreError
-from chammi75.files import StorageOptions, absolute_url, exists, is_local, join_url, local_path
+from chammi75.files import StorageOptions, absolute_url, exists, is_local, join_url, local_path, reading_errors
 from chammi75.store.facets import Facet, facet_columns
 from chammi75.store.reader import Store, open_store
 from chammi75.store.writer import BUILDING, MANIFEST
@@ -169,6 +169,15 @@ def open_layout(url: str, *, metadata: str | None = None, storage_options: Stora
         If it is neither; the message says what was looked for.
     """
     url = absolute_url(url)
+    try:
+        return _open(url, metadata, storage_options)
+    except ChammiError:
+        raise
+    except reading_errors() as error:
+        raise ChammiError(f"{url} cannot be opened: {error}") from error
+
+
+def _open(url: str, metadata: str | None, storage_options: StorageOptions | None) -> Layout:
     for name in (MANIFEST, BUILDING):
         if exists(join_url(url, name), storage_options):
             return StoreLayout(open_store(url, storage_options))

@@ -45,7 +45,7 @@ def server() -> Iterator[tuple[str, Requests]]:
     from werkzeug.serving import make_server
 
     requests = Requests()
-    application = requests(DomainDispatcherApplication(create_backend_app, service="s3"))
+    application = requests(DomainDispatcherApplication(create_backend_app))
     http = make_server("127.0.0.1", 0, application, threaded=True)
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()

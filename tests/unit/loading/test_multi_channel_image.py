@@ -71,7 +71,7 @@ def test_an_index_gives_the_same_pixels_as_of_the_array(large: Any, key: Any, sa
         (("er", slice(0, 5)), IndexError, "rows, columns"),
         (("er", slice(0, 5), slice(0, 5), slice(0, 5)), IndexError, "rows, columns"),
         (("er", 0, 3, 4), IndexError, "slice"),
-        ((), KeyError, ""),
+        ((), KeyError, "picked"),
         ((slice(None), slice(0, 10, 2), slice(0, 10)), ChammiError, "step"),
         ((slice(None), slice(10, 0, -1), slice(0, 10)), ChammiError, "step"),
         (("er", slice(10, 10), slice(0, 10)), ChammiError, "no rows"),
