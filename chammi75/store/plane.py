@@ -268,18 +268,17 @@ def decode_plane(
     target = out.view(np.uint32) if is_float else out
     across = head.tiles_across
     offsets, counts = head.offsets.tolist(), head.counts.tolist()
+    first, end = x // tile_width, (x + width - 1) // tile_width + 1
     for row in range(y // tile_height, (y + height - 1) // tile_height + 1):
-        top, bottom = max(y - row * tile_height, 0), min(y + height - row * tile_height, tile_height)
-        at_y = row * tile_height + top - y
-        for column in range(x // tile_width, (x + width - 1) // tile_width + 1):
-            left, right = max(x - column * tile_width, 0), min(x + width - column * tile_width, tile_width)
-            at_x = column * tile_width + left - x
-            start = offsets[row * across + column]
-            end = start + counts[row * across + column]
-            if end > len(view):
+        parts = []
+        for tile in range(row * across + first, row * across + end):
+            start, stop = offsets[tile], offsets[tile] + counts[tile]
+            if stop > len(view):
                 raise StoreError("the plane is damaged: a tile reaches beyond its end")
-            differences = np.frombuffer(decompress(view[start:end], raw_bytes), np.uint64)
-            unsum(differences, pixels, words, target, at_y, at_x, top, bottom, left, right - left)
+            parts.append(decompress(view[start:stop], raw_bytes))
+        differences = np.frombuffer(b"".join(parts), np.uint64)
+        top, bottom = max(y - row * tile_height, 0), min(y + height - row * tile_height, tile_height)
+        unsum(differences, pixels, words, target, row * tile_height + top - y, top, bottom, first, x)
     return out
 
 

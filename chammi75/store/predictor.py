@@ -73,6 +73,14 @@ def _sum_before(words, before, across, last):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(**_JIT)
+def _inside(column, tile_width, x, width):  # type: ignore[no-untyped-def]
+    """Which columns of the tile ``column`` lie in a window of ``width`` columns from ``x`` on, and where they go."""
+    left = max(x - column * tile_width, 0)
+    right = min(x + width - column * tile_width, tile_width)
+    return left, right - left, column * tile_width + left - x
+
+
+@nb.njit(**_JIT)
 def _copy(pixels, out, y, x, top, bottom, left, width):  # type: ignore[no-untyped-def]
     for row in range(top, bottom):
         source, target = pixels[row, left : left + width], out[y + row - top, x : x + width]
@@ -81,55 +89,65 @@ def _copy(pixels, out, y, x, top, bottom, left, width):  # type: ignore[no-untyp
 
 
 @nb.njit(**_JIT)
-def unsum_u8(source, pixels, words, out, y, x, top, bottom, left, width):  # type: ignore[no-untyped-def]
-    """Undo predictor 2 on a uint8 tile, and write a part of it.
+def unsum_u8(source, pixels, words, out, y, top, bottom, first, x):  # type: ignore[no-untyped-def]
+    """Undo predictor 2 on neighbouring uint8 tiles of one row of tiles, and write a part of them.
 
     Parameters
     ----------
-    source : ndarray of uint64, shape (tile bytes / 8,)
-        The differences.
+    source : ndarray of uint64, shape (tiles * tile bytes / 8,)
+        The differences, tile by tile.
     pixels, words : ndarray
         Room for a tile: the same memory as uint8, shape (tile height, tile width), and as uint64.
     out : ndarray of uint8, shape (H, W)
-        Rows ``top`` to ``bottom`` of the tile, ``width`` columns from ``left`` on, are written to it from (y, x) on.
+        A window that begins at column ``x`` of the plane.
+    y : int
+        Row of ``out`` that row ``top`` of the tiles is written to; row ``bottom`` of the tiles is the first not to be.
+    first : int
+        Number of the first tile in its row of tiles.
     """
-    _sum_u8(source, words, top, bottom)
-    _copy(pixels, out, y, x, top, bottom, left, width)
+    for k in range(source.size // words.size):
+        left, width, at = _inside(first + k, pixels.shape[1], x, out.shape[1])
+        _sum_u8(source[k * words.size : (k + 1) * words.size], words, top, bottom)
+        _copy(pixels, out, y, at, top, bottom, left, width)
 
 
 @nb.njit(**_JIT)
-def unsum_u16(source, pixels, words, out, y, x, top, bottom, left, width):  # type: ignore[no-untyped-def]
-    """Undo predictor 2 on a uint16 tile, and write a part of it; all as in ``unsum_u8``."""
-    _sum_u16(source, words, top, bottom)
-    _copy(pixels, out, y, x, top, bottom, left, width)
+def unsum_u16(source, pixels, words, out, y, top, bottom, first, x):  # type: ignore[no-untyped-def]
+    """Undo predictor 2 on neighbouring uint16 tiles, and write a part of them; all as in ``unsum_u8``."""
+    for k in range(source.size // words.size):
+        left, width, at = _inside(first + k, pixels.shape[1], x, out.shape[1])
+        _sum_u16(source[k * words.size : (k + 1) * words.size], words, top, bottom)
+        _copy(pixels, out, y, at, top, bottom, left, width)
 
 
 @nb.njit(**_JIT)
-def unsum_float32(source, pixels, words, out, y, x, top, bottom, left, width):  # type: ignore[no-untyped-def]
-    """Undo predictor 3 on a float32 tile, and write a part of it; as in ``unsum_u8``.
+def unsum_float32(source, pixels, words, out, y, top, bottom, first, x):  # type: ignore[no-untyped-def]
+    """Undo predictor 3 on neighbouring float32 tiles, and write a part of them; as in ``unsum_u8``.
 
     ``pixels`` shows the room as bytes, (tile height, 4 x tile width), the most significant bytes of a row first;
     ``out`` is the target as uint32 words.
     """
-    _sum_u8(source, words, top, bottom)
     tile_width = pixels.shape[1] // 4
-    for row in range(top, bottom):
-        line, target = pixels[row], out[y + row - top, x : x + width]
-        for column in range(width):
-            at = left + column
-            target[column] = (
-                (np.uint32(line[at]) << np.uint32(24))
-                | (np.uint32(line[tile_width + at]) << np.uint32(16))
-                | (np.uint32(line[2 * tile_width + at]) << np.uint32(8))
-                | np.uint32(line[3 * tile_width + at])
-            )
+    for k in range(source.size // words.size):
+        left, width, at = _inside(first + k, tile_width, x, out.shape[1])
+        _sum_u8(source[k * words.size : (k + 1) * words.size], words, top, bottom)
+        for row in range(top, bottom):
+            line, target = pixels[row], out[y + row - top, at : at + width]
+            for column in range(width):
+                place = left + column
+                target[column] = (
+                    (np.uint32(line[place]) << np.uint32(24))
+                    | (np.uint32(line[tile_width + place]) << np.uint32(16))
+                    | (np.uint32(line[2 * tile_width + place]) << np.uint32(8))
+                    | np.uint32(line[3 * tile_width + place])
+                )
 
 
 @nb.njit(**_JIT)
 def difference_tiles(plane, tiles):  # type: ignore[no-untyped-def]
     """Cut ``plane`` (H, W) of unsigned integers into ``tiles`` (n, tile height, tile width) and apply predictor 2.
 
-    Beyond the plane, the last row and column go on, which costs nothing once differences are taken.
+    Beyond the plane all differences are zero, which costs next to nothing to store and to read.
     """
     height, width = plane.shape
     count, tile_height, tile_width = tiles.shape
@@ -137,19 +155,22 @@ def difference_tiles(plane, tiles):  # type: ignore[no-untyped-def]
     for k in range(count):
         top = (k // across) * tile_height
         left = (k % across) * tile_width
-        inside = min(tile_width, width - left)
-        for row in range(tile_height):
-            y = min(top + row, height - 1)
-            tiles[k, row, 0] = plane[y, left]
-            for column in range(1, inside):
-                tiles[k, row, column] = plane[y, left + column] - plane[y, left + column - 1]
-            for column in range(inside, tile_width):
-                tiles[k, row, column] = 0
+        rows, columns = min(tile_height, height - top), min(tile_width, width - left)
+        tiles[k, rows:, :] = 0
+        tiles[k, :rows, columns:] = 0
+        for row in range(rows):
+            line, target = plane[top + row, left : left + columns], tiles[k, row]
+            target[0] = line[0]
+            for column in range(1, columns):
+                target[column] = line[column] - line[column - 1]
 
 
 @nb.njit(**_JIT)
 def difference_float32_tiles(plane, tiles):  # type: ignore[no-untyped-def]
-    """Cut ``plane`` (H, W), float32 seen as uint32, into ``tiles`` (n, tile height, 4 x tile width); predictor 3."""
+    """Cut ``plane`` (H, W), float32 seen as uint32, into ``tiles`` (n, tile height, 4 x tile width); predictor 3.
+
+    Beyond the plane the last column goes on, and rows are zero.
+    """
     height, width = plane.shape
     count, tile_height, row_bytes = tiles.shape
     tile_width = row_bytes // 4
@@ -157,10 +178,11 @@ def difference_float32_tiles(plane, tiles):  # type: ignore[no-untyped-def]
     for k in range(count):
         top = (k // across) * tile_height
         left = (k % across) * tile_width
-        for row in range(tile_height):
-            y = min(top + row, height - 1)
+        rows = min(tile_height, height - top)
+        tiles[k, rows:, :] = 0
+        for row in range(rows):
             for column in range(tile_width):
-                value = plane[y, min(left + column, width - 1)]
+                value = plane[top + row, min(left + column, width - 1)]
                 tiles[k, row, column] = np.uint8(value >> np.uint32(24))
                 tiles[k, row, tile_width + column] = np.uint8((value >> np.uint32(16)) & np.uint32(0xFF))
                 tiles[k, row, 2 * tile_width + column] = np.uint8((value >> np.uint32(8)) & np.uint32(0xFF))
