@@ -89,7 +89,7 @@ def quickstart(
         report = build_mini(out / "sources", out / "store", size=size, workers=workers, advance=advance)
     manifest = report.manifest
     print_line(
-        f"Built {out / 'store'}: {manifest.images} images, {manifest.planes} planes,"
+        f"Built {out / 'store'}: {_held(manifest)},"
         f" {human_bytes(manifest.pixel_bytes)} of pixels in {human_bytes(_stored_bytes(manifest))}"
         f" ({perf_counter() - start:.1f} s)."
     )
@@ -195,7 +195,7 @@ def info(
     if isinstance(layout, StoreLayout):
         manifest = layout.store.manifest
         size = _stored_bytes(manifest)
-        number = f"{manifest.images} images, {manifest.planes} planes, {_shards(len(manifest.shards))}"
+        number = f"{_held(manifest)}, {_counted(len(manifest.shards), 'shard')}"
         print_line(f"{number}; written by {manifest.created_by}")
         stored = f"{human_bytes(manifest.pixel_bytes)} of pixels in {human_bytes(size)} ({manifest.codec})"
         print_line(f"{stored}; content {manifest.content_sha256[:16]}…")
@@ -228,7 +228,9 @@ def verify(
     if as_json:
         print_json([asdict(damage) for damage in report.damages])
     elif report.is_sound:
-        print_line(f"{store}: sound. {report.images} images, {report.files} files, {human_bytes(report.bytes)}.")
+        print_line(
+            f"{store}: sound. {_counted(report.images, 'image')}, {report.files} files, {human_bytes(report.bytes)}."
+        )
     else:
         table([asdict(damage) for damage in report.damages], title=f"{store} is damaged")
     if not report.is_sound:
@@ -298,7 +300,8 @@ def _show_plans(plans: Sequence[BuildPlan], as_json: bool, with_recipe: bool) ->
     }
     for plan in plans:
         description = describe(plan, limit=_SHOWN_FINDINGS)
-        print_line(f"{plan.source}: {len(plan.images)} images, {human_bytes(int(plan.pixel_bytes.sum()))} of pixels.")
+        size = human_bytes(int(plan.pixel_bytes.sum()))
+        print_line(f"{plan.source}: {_counted(len(plan.images), 'image')}, {size} of pixels.")
         for row in description["images"]:
             row["bytes"] = human_bytes(row["bytes"])
         for name, title in titles.items():
@@ -338,8 +341,8 @@ def _show_report(report: BuildReport, as_json: bool) -> None:
         )
         return
     print_line(
-        f"{report.store}: {manifest.images} images, {manifest.planes} planes, {human_bytes(manifest.pixel_bytes)}"
-        f" of pixels in {human_bytes(_stored_bytes(manifest))}, {_shards(len(manifest.shards))}."
+        f"{report.store}: {_held(manifest)}, {human_bytes(manifest.pixel_bytes)}"
+        f" of pixels in {human_bytes(_stored_bytes(manifest))}, {_counted(len(manifest.shards), 'shard')}."
     )
     _show_findings(report)
 
@@ -356,8 +359,7 @@ def _show_findings(report: BuildReport) -> None:
         return
     counts = Counter(finding.kind for finding in findings)
     words = ", ".join(f"{number} {kind}" for kind, number in counts.items())
-    number = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
-    print_line(f"{number} ({words}), told in full in {join_url(report.store, REPORT)}")
+    print_line(f"{_counted(len(findings), 'finding')} ({words}), told in full in {join_url(report.store, REPORT)}")
     serious = [finding for finding in findings if finding.kind != "note"] or list(findings)
     rows = [{"kind": finding.kind, "file or image": finding.path, "reason": finding.reason} for finding in serious]
     table(
@@ -370,8 +372,12 @@ def _stored_bytes(manifest: StoreManifest) -> int:
     return sum(shard.bytes for shard in manifest.shards)
 
 
-def _shards(number: int) -> str:
-    return "1 shard" if number == 1 else f"{number} shards"
+def _held(manifest: StoreManifest) -> str:
+    return f"{_counted(manifest.images, 'image')}, {_counted(manifest.planes, 'plane')}"
+
+
+def _counted(number: int, word: str) -> str:
+    return f"1 {word}" if number == 1 else f"{number} {word}s"
 
 
 def _show_published(layout: Layout) -> None:

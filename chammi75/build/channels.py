@@ -159,9 +159,17 @@ def lay_out_channels(rules: Sequence[ChannelRule] | None, tokens: Mapping[str, i
 
 
 def channel_panel(placed: Placed) -> str | None:
-    """The source's own word for a channel: the rule's, else the file's, else the file name's."""
-    stated = placed.rule.panel if placed.rule else None
-    return stated or placed.candidate.name or placed.candidate.token
+    """The source's own word for a channel: the rule's, else the file's, else the file name's.
+
+    A stain that a rule states as channel type ("actin") says more than a file name that is no word ("w3"): the type
+    becomes the vocabulary's, and the stain stays here.
+    """
+    rule, candidate, words = placed.rule, placed.candidate, vocabulary("channel_types")
+    stated = (rule.panel if rule else None) or candidate.name
+    if stated is not None or rule is None or words.find(candidate.token) is not None:
+        return stated or candidate.token
+    term = words.find(rule.channel_type)
+    return rule.channel_type if term is not None and term.name != rule.channel_type else candidate.token
 
 
 def channel_type(placed: Placed) -> str | None:

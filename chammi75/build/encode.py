@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -153,7 +154,13 @@ def _cells(image: PlannedImage, storage_options: StorageOptions | None) -> tuple
         try:
             centroids = read_guidance(url, storage_options)
         except ReadError as error:
-            findings.append(Finding("unreadable", image.record.image_id, f"its cell positions are left out: {error}"))
+            findings.append(
+                Finding(
+                    "unreadable",
+                    image.record.image_id,
+                    f"its cell positions in {posixpath.basename(url)} are left out: {error.reason}",
+                )
+            )
             cells.append(None)
         else:
             cells.append(Cells(centroids.xy, centroids.sizes))

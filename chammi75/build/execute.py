@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import posixpath
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -14,7 +15,7 @@ from typing import Literal, cast
 
 from chammi75.build.encode import SourceFiles, encode_image
 from chammi75.build.planned import BuildPlan, Finding, PlannedImage
-from chammi75.errors import ChammiError, RecipeError, StoreError
+from chammi75.errors import ChammiError, ReadError, RecipeError, StoreError
 from chammi75.files import StorageOptions, create_file, filesystem_of, join_url, write_atomically
 from chammi75.schemas.manifest import StoreManifest
 from chammi75.store.shard import EncodedImage, ShardWriter, WrittenShard
@@ -299,5 +300,10 @@ def _try_encode(image: PlannedImage, files: SourceFiles, codec: Literal["zstd", 
     """Encode an image; what goes wrong with its files is a finding, and the build goes on."""
     try:
         return encode_image(image, files, codec)
+    except ReadError as error:  # the file by its path in the source: a report must not tell where it lay here
+        paths = zip(image.planes, image.record.storage.path, strict=True)
+        names = [path for plane, path in paths if plane.url == error.path and path]
+        name = names[0] if names else posixpath.basename(error.path)
+        return None, [Finding("unreadable", image.record.image_id, f"{name}: {error.reason}")]
     except ChammiError as error:
         return None, [Finding("unreadable", image.record.image_id, str(error))]

@@ -235,6 +235,11 @@ def _draft_all(
     return drafts, lines, findings
 
 
+_UNNAMED_PAGES = (
+    "its pages are not named (time, z or channel?): each is an image; the recipe's key axes can say what they are (TYX)"
+)
+
+
 def _report_notes(files: Mapping[str, ImageFile]) -> list[Finding]:
     """What the readers remark, each remark once."""
     paths: dict[str, dict[str, None]] = defaultdict(dict)
@@ -242,6 +247,8 @@ def _report_notes(files: Mapping[str, ImageFile]) -> list[Finding]:
         for series in file.series:
             for note in series.notes:
                 paths[note][path] = None
+            if series.pages_unnamed:
+                paths[_UNNAMED_PAGES][path] = None
     findings = []
     for note, where in paths.items():
         more = f" (and {len(where) - 1} more files)" if len(where) > 1 else ""

@@ -538,3 +538,14 @@ def test_the_plan_carries_what_the_store_needs(plate: Path) -> None:
         == plan(plate, pattern=PATTERN, split="test", codec="deflate", shard_bytes=2**20).recipe_sha256
     )
     assert dataclasses.is_dataclass(planned)
+
+
+def test_pages_without_a_named_axis_are_images_and_the_plan_says_so(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "movie.tif", np.zeros((3, 8, 8), np.uint8), photometric="minisblack", metadata=None)
+    plan = plan_folder(str(tmp_path), BuildRecipe())
+    assert len(plan.images) == 3
+    (note,) = [finding for finding in plan.findings if finding.kind == "note"]
+    assert note.path == "movie.tif" and "key axes" in note.reason
+    named = plan_folder(str(tmp_path), BuildRecipe(axes="TYX"))
+    assert [image.record.geometry.timepoint for image in named.images] == [0, 1, 2]
+    assert not named.findings

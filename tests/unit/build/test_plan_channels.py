@@ -103,7 +103,7 @@ def test_a_channel_of_a_colour_file_with_a_token_is_named_by_both() -> None:
     ("stated", "token", "name", "expected"),
     [
         ({"channel_type": "nucleus", "panel": "GFP"}, "D", None, ("nucleus", "GFP")),
-        ({"channel_type": "Hoechst 33342"}, "D", None, ("nucleus", "D")),
+        ({"channel_type": "Hoechst 33342"}, "D", None, ("nucleus", "Hoechst 33342")),
         ({"channel_type": "quux"}, "D", None, ("quux", "D")),
         ({"panel": "Mito Tracker"}, "w1", "DAPI", ("mitochondria", "Mito Tracker")),
         ({}, "w1", "dapi", ("nucleus", "dapi")),
@@ -125,3 +125,17 @@ def test_what_a_channel_shows_is_the_recipes_word_or_what_the_vocabulary_makes_o
 def test_the_parts_of_a_colour_picture_are_called_so() -> None:
     placed = [Placed(1, candidate) for candidate in candidates(None, "r", "g", "b", rgb=True)]
     assert [channel_type(entry) for entry in placed] == ["r", "g", "b"]
+
+
+@pytest.mark.parametrize(
+    ("values", "panel", "kind"),
+    [
+        ({"channel_type": "DAPI"}, "DAPI", "nucleus"),
+        ({"channel_type": "actin", "panel": "Phalloidin"}, "Phalloidin", "cytoskeleton"),
+        ({"channel_type": "nucleus"}, "w1", "nucleus"),
+        ({"channel_type": "my own"}, "w1", "my own"),
+    ],
+)
+def test_a_stain_given_as_channel_type_stays_as_the_panel(values: dict[str, str], panel: str, kind: str) -> None:
+    placed = Placed(1, candidates("w1", None)[0], rule(**values))
+    assert (channel_panel(placed), channel_type(placed)) == (panel, kind)

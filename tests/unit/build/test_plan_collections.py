@@ -62,7 +62,7 @@ def test_fly_screen(public: Path) -> None:
 def test_fly_screen_in_the_order_of_a_recipe(public: Path) -> None:
     rules = [{"name": "R"}, {"name": "D", "channel_type": "DNA"}, {"name": "F"}]
     planned = plan(public / "cpex_ExampleFly", pattern="{plate}_POS{fov}_{channel}", channels=rules)
-    assert panels(planned) == {("R", "D", "F")}
+    assert panels(planned) == {("R", "DNA", "F")}
     assert planned.images[0].record.imaging.channel_type == [None, "nucleus", None]
     assert planned.images[0].planes[0].url.endswith("01_POS002_R.TIF")
 
