@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 Window = tuple[int, int, int, int]
 
+_SMALL_PLANE = 128 * 2**10
+"""Bytes of an encoded plane below which a second round trip to a server costs more than the bytes it saves."""
+
+_SMALL_PART = 0.5
+"""Share of a plane above which a window is cut out of the whole plane."""
+
 STORAGE_KEYS: tuple[str, ...] = (
     "image_id",
     "uri",
@@ -326,7 +332,8 @@ class MultiChannelImage(Mapping[str, Any]):
                 f" {height} x {width} pixels"
             )
         pixels = np.empty((len(channels), rows, columns), self.dtype)
-        for target, channel, content in zip(pixels, channels, self._read(channels), strict=True):
+        contents = self._read(channels, (y, x, rows, columns))
+        for target, channel, content in zip(pixels, channels, contents, strict=True):
             self._decode_plane(content, (y, x, rows, columns), target, channel)
         return pixels
 
@@ -359,8 +366,11 @@ class MultiChannelImage(Mapping[str, Any]):
         base = self._storage["uri"] or self.image_id or "image"
         return join_url(base, paths[channel]) if paths else base
 
-    def _read(self, channels: Sequence[int]) -> list[Any]:
-        """The encoded planes of some channels: mapped, from memory, or read from their files."""
+    def _read(self, channels: Sequence[int], window: Window | None = None) -> list[Any]:
+        """The encoded planes of some channels: mapped, from memory, or read from their files.
+
+        Of a remote store only what a window needs is read; the rest of the plane is zeros then.
+        """
         storage = self._storage
         if storage["planes"] is not None:
             return [memoryview(storage["planes"][channel]) for channel in channels]
@@ -375,13 +385,42 @@ class MultiChannelImage(Mapping[str, Any]):
             parts: list[Any] = [view[offset : offset + length] for offset, length in ranges]
         else:
             try:
-                parts = [memoryview(part) for part in read_ranges(url, ranges, self._options)]
+                parts = [memoryview(part) for part in self._read_remote(url, ranges, window)]
             except reading_errors() as error:
                 raise StoreError(f"{url}: the file cannot be read: {error} ({self.image_id})") from error
         for (offset, length), part in zip(ranges, parts, strict=True):
             if len(part) != length:
                 raise StoreError(f"{url}: cut short: {self.image_id} should be at bytes {offset} to {offset + length}")
         return parts
+
+    def _read_remote(self, url: str, ranges: list[tuple[int, int]], window: Window | None) -> list[Any]:
+        """Planes of a remote shard; where a window is small beside them, their heads first, and then its tiles."""
+        from chammi75.store.plane import head_bytes, parse_head, tile_ranges
+
+        _, height, width = self.shape
+        part = window[2] * window[3] / (height * width) if window else 1.0
+        if part > _SMALL_PART or max(length for _, length in ranges) < _SMALL_PLANE:
+            return list(read_ranges(url, ranges, self._options))
+        assert window is not None
+        size = head_bytes(height, width)
+        heads = read_ranges(url, [(offset, size) for offset, _ in ranges], self._options)
+        try:
+            spans = [tile_ranges(parse_head(head), window) for head in heads]
+        except StoreError as error:
+            raise StoreError(f"{url}: {self.image_id}: {error}") from error
+        wanted = [(offset + at, size) for (offset, _), tiles in zip(ranges, spans, strict=True) for at, size in tiles]
+        read = iter(read_ranges(url, wanted, self._options))
+        planes = []
+        for (_, length), head, tiles in zip(ranges, heads, spans, strict=True):
+            plane = np.zeros(length, np.uint8)
+            plane[: len(head)] = np.frombuffer(head, np.uint8)
+            for at, size in tiles:
+                content = np.frombuffer(next(read), np.uint8)
+                if len(content) != size or at + size > length:
+                    raise StoreError(f"{url}: {self.image_id}: the plane is damaged or cut short")
+                plane[at : at + size] = content
+            planes.append(plane)
+        return planes
 
     def _read_file(self, url: str) -> bytes:
         try:

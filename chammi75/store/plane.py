@@ -282,6 +282,28 @@ def decode_plane(
     return out
 
 
+def tile_ranges(head: PlaneHead, window: tuple[int, int, int, int]) -> list[tuple[int, int]]:
+    """Where in an encoded plane the tiles are that a window (y, x, height, width) touches: (offset, length), in bytes.
+
+    Tiles of one row of tiles lie one behind the other, so each row is one range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> head = parse_head(encode_plane(np.zeros((400, 400), np.uint8)))
+    >>> len(tile_ranges(head, (100, 100, 200, 200)))
+    3
+    """
+    y, x, height, width = window
+    ranges = []
+    for row in range(y // head.tile_height, (y + height - 1) // head.tile_height + 1):
+        first = row * head.tiles_across + x // head.tile_width
+        last = row * head.tiles_across + (x + width - 1) // head.tile_width
+        start = int(head.offsets[first])
+        ranges.append((start, int(head.offsets[last]) + int(head.counts[last]) - start))
+    return ranges
+
+
 def transcode_plane(data: Buffer, codec: Codec) -> bytes:
     """The same plane with another codec; the bytes themselves if it has that codec already.
 

@@ -50,6 +50,7 @@ from pathlib import Path
 from chammi75.build.execute import build_store
 from chammi75.build.plan import plan_folder
 from chammi75.errors import ChammiError
+from chammi75.files import filesystem_of
 from chammi75.schemas.recipe import BuildRecipe
 import chammi75.store.index, fsspec.implementations.local, pyarrow.parquet, numba, tifffile, imagecodecs, zstandard
 
@@ -78,6 +79,8 @@ def child(task):
         print(json.dumps([task["target"], str(error)]), flush=True)
         os._exit(1)
     os._exit(0)
+
+filesystem_of(sys.argv[1])  # imported before a child gives its rights up, in case it may not read this environment then
 
 for task in tasks:
     process = os.fork()

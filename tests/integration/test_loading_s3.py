@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -149,3 +150,26 @@ def test_a_server_that_does_not_answer_is_named() -> None:
     }
     with pytest.raises(ChammiError, match="s3://bucket/store"):
         load_dataset("s3://bucket/store", storage_options=options)
+
+
+def test_a_small_crop_of_a_large_plane_asks_for_its_tiles_alone(
+    remote: Known, options: Any, server: tuple[str, Requests], tmp_path: Path
+) -> None:
+    import tifffile
+
+    from chammi75.build.execute import build_store
+    from chammi75.build.plan import plan_folder
+    from chammi75.schemas import BuildRecipe
+
+    pixels = np.random.default_rng(0).integers(0, 4096, (2, 700, 900), np.uint16)
+    tifffile.imwrite(tmp_path / "large.ome.tif", pixels, metadata={"axes": "CYX"})
+    url = "s3://bucket/large"
+    build_store([plan_folder(str(tmp_path), BuildRecipe())], url, storage_options=options)
+    image = load_dataset(url, storage_options=options)[0]["image"]
+    server[1].seen.clear()
+    for y, x, height, width in ((0, 0, 64, 64), (300, 500, 200, 150), (690, 890, 10, 10)):
+        assert np.array_equal(image.crop(y, x, height, width), pixels[:, y : y + height, x : x + width])
+    assert 0 < server[1].bytes_of("train-00000.arrow") < sum(image["lengths"])
+    server[1].seen.clear()
+    assert np.array_equal(image, pixels)
+    assert server[1].bytes_of("train-00000.arrow") == sum(image["lengths"])

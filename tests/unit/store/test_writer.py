@@ -229,7 +229,7 @@ def test_of_many_builds_that_begin_at_once_one_is_let_in(tmp_path: Path) -> None
 def test_a_store_is_written_to_and_read_from_any_fsspec_url(store_writer: Maker, image_maker: Maker) -> None:
     import fsspec
 
-    url = "memory://stores/one"
+    url = "memory://written/one"
     images = [image_maker(k) for k in range(5)]
     memory = fsspec.filesystem("memory")
     try:
@@ -241,16 +241,16 @@ def test_a_store_is_written_to_and_read_from_any_fsspec_url(store_writer: Maker,
             found = store.read_cells(row)
             assert (found is None) == (not image.cells)
         assert verify(url).is_sound
-        assert not memory.exists("/stores/one/building.json")
+        assert not memory.exists("/written/one/building.json")
         with pytest.raises(StoreError, match="finished store"):
             store_writer(url, images)
-        with memory.open("/stores/one/shards/train-00001.arrow", "r+b") as file:
-            content = bytearray(memory.cat_file("/stores/one/shards/train-00001.arrow"))
+        with memory.open("/written/one/shards/train-00001.arrow", "r+b") as file:
+            content = bytearray(memory.cat_file("/written/one/shards/train-00001.arrow"))
             content[store.index.places(4).plane_offsets[0] + 700] ^= 4
             file.write(bytes(content))
         (damage,) = verify(url).damages
         assert damage.image_id == "plate1/A04_*.tif"
-        memory.rm_file("/stores/one/shards/train-00000.arrow")
+        memory.rm_file("/written/one/shards/train-00000.arrow")
         assert {damage.image_id for damage in verify(url).damages if damage.file.endswith("00000.arrow")} == {
             None,
             *(image.record.image_id for image in images[:3]),
