@@ -104,7 +104,8 @@ def quickstart(
     print_line(f"  {sample['image']!r}")
     print_line(f"  a 256 x 256 crop of all its channels: {crop.shape}, {crop.dtype}, mean {crop.mean():.1f}")
     with progress("draw the gallery", shown_count(layout, 6)) as advance:
-        write_gallery(layout, out / "gallery.html", title="mini (simulated microscopy)", per_study=6, advance=advance)
+        lead = "Simulated microscopy: every image was computed, and its true cell positions are known."
+        write_gallery(layout, out / "gallery.html", title="mini", lead=lead, per_study=6, advance=advance)
     print_line(f"Gallery: {out / 'gallery.html'} (open it in a browser).")
     print_line(f"The source files with their recipes are in {out / 'sources'}; mini is simulated, not measured.")
     print_line("Next, in Python:")

@@ -20,6 +20,7 @@ def write_gallery(
     out: str | os.PathLike[str],
     *,
     title: str,
+    lead: str = "",
     per_study: int = 6,
     advance: Callable[[int], None] | None = None,
 ) -> int:
@@ -32,6 +33,8 @@ def write_gallery(
         The HTML file.
     title : str
         What the dataset is called.
+    lead : str
+        A sentence under the title.
     per_study : int
         Images shown of each study, evenly spread over it.
     advance : callable, optional
@@ -67,7 +70,7 @@ def write_gallery(
         f"{shown} of {len(layout):,} images. Contrast is stretched for the eye; stored pixels are unchanged."
         f" chammi75 {__version__}"
     )
-    page = gallery_page(title, facts, sections, rows, footer)
+    page = gallery_page(title, facts, sections, rows, footer, lead=lead)
     write_atomically(out, page.encode())
     return shown
 

@@ -10,16 +10,16 @@ Warren, Hacker's Delight, section 2-18.
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
-_JIT = {"nogil": True, "cache": True, "boundscheck": False}
+from chammi75.kernels import kernel
+
 _EVEN_U8, _EVEN_U16 = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF)
 _TOPS_U8, _TOPS_U16 = np.uint64(0x8080808080808080), np.uint64(0x8000800080008000)
 _B8, _B16, _B32, _B48, _B56 = (np.uint64(shift) for shift in (8, 16, 32, 48, 56))
 
 
-@nb.njit(**_JIT)
+@kernel
 def _sum_u8(source, words, first, end):  # type: ignore[no-untyped-def]
     """Running sums of the bytes of each row, from row ``first`` to ``end``."""
     across = words.shape[1]
@@ -41,7 +41,7 @@ def _sum_u8(source, words, first, end):  # type: ignore[no-untyped-def]
         flat[k] = ((flat[k] & ~_TOPS_U8) + (carry & ~_TOPS_U8)) ^ ((flat[k] ^ carry) & _TOPS_U8)
 
 
-@nb.njit(**_JIT)
+@kernel
 def _sum_u16(source, words, first, end):  # type: ignore[no-untyped-def]
     """Running sums of the 16-bit numbers of each row, from row ``first`` to ``end``."""
     across = words.shape[1]
@@ -61,7 +61,7 @@ def _sum_u16(source, words, first, end):  # type: ignore[no-untyped-def]
         flat[k] = ((flat[k] & ~_TOPS_U16) + (carry & ~_TOPS_U16)) ^ ((flat[k] ^ carry) & _TOPS_U16)
 
 
-@nb.njit(**_JIT)
+@kernel
 def _sum_before(words, before, across, last):  # type: ignore[no-untyped-def]
     """Sum of the last lane (from bit ``last`` on) of all words before each word of a row, modulo its width."""
     for start in range(0, words.size, across):
@@ -72,7 +72,7 @@ def _sum_before(words, before, across, last):  # type: ignore[no-untyped-def]
             total += line[k] >> last
 
 
-@nb.njit(**_JIT)
+@kernel
 def _inside(column, tile_width, x, width):  # type: ignore[no-untyped-def]
     """Which columns of the tile ``column`` lie in a window of ``width`` columns from ``x`` on, and where they go."""
     left = max(x - column * tile_width, 0)
@@ -80,7 +80,7 @@ def _inside(column, tile_width, x, width):  # type: ignore[no-untyped-def]
     return left, right - left, column * tile_width + left - x
 
 
-@nb.njit(**_JIT)
+@kernel
 def _copy(pixels, out, y, x, top, bottom, left, width):  # type: ignore[no-untyped-def]
     for row in range(top, bottom):
         source, target = pixels[row, left : left + width], out[y + row - top, x : x + width]
@@ -88,7 +88,7 @@ def _copy(pixels, out, y, x, top, bottom, left, width):  # type: ignore[no-untyp
             target[column] = source[column]
 
 
-@nb.njit(**_JIT)
+@kernel
 def unsum_u8(source, pixels, words, out, y, top, bottom, first, x):  # type: ignore[no-untyped-def]
     """Undo predictor 2 on neighbouring uint8 tiles of one row of tiles, and write a part of them.
 
@@ -111,7 +111,7 @@ def unsum_u8(source, pixels, words, out, y, top, bottom, first, x):  # type: ign
         _copy(pixels, out, y, at, top, bottom, left, width)
 
 
-@nb.njit(**_JIT)
+@kernel
 def unsum_u16(source, pixels, words, out, y, top, bottom, first, x):  # type: ignore[no-untyped-def]
     """Undo predictor 2 on neighbouring uint16 tiles, and write a part of them; all as in ``unsum_u8``."""
     for k in range(source.size // words.size):
@@ -120,7 +120,7 @@ def unsum_u16(source, pixels, words, out, y, top, bottom, first, x):  # type: ig
         _copy(pixels, out, y, at, top, bottom, left, width)
 
 
-@nb.njit(**_JIT)
+@kernel
 def unsum_float32(source, pixels, words, out, y, top, bottom, first, x):  # type: ignore[no-untyped-def]
     """Undo predictor 3 on neighbouring float32 tiles, and write a part of them; as in ``unsum_u8``.
 
@@ -143,7 +143,7 @@ def unsum_float32(source, pixels, words, out, y, top, bottom, first, x):  # type
                 )
 
 
-@nb.njit(**_JIT)
+@kernel
 def difference_tiles(plane, tiles):  # type: ignore[no-untyped-def]
     """Cut ``plane`` (H, W) of unsigned integers into ``tiles`` (n, tile height, tile width) and apply predictor 2.
 
@@ -165,7 +165,7 @@ def difference_tiles(plane, tiles):  # type: ignore[no-untyped-def]
                 target[column] = line[column] - line[column - 1]
 
 
-@nb.njit(**_JIT)
+@kernel
 def difference_float32_tiles(plane, tiles):  # type: ignore[no-untyped-def]
     """Cut ``plane`` (H, W), float32 seen as uint32, into ``tiles`` (n, tile height, 4 x tile width); predictor 3.
 

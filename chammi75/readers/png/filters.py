@@ -14,7 +14,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from chammi75.kernels import inlined, kernel
 
 _NONE, _SUB, _UP, _AVERAGE, _PAETH = range(5)
 _BYTE = 255
@@ -60,7 +61,7 @@ def unfilter(filtered: bytes | bytearray | memoryview, height: int, row_bytes: i
     return rows[1:, pixel_bytes:]
 
 
-@njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
+@inlined
 def _paeth(a: Any, b: Any, c: Any) -> Any:
     # The neighbour nearest to a + b - c, ties in the order a, b, c, written without the three distances:
     # with low <= high the two of a and b, it is low if 3c - a - b >= high, high if 3c - a - b <= low, else c.
@@ -71,7 +72,7 @@ def _paeth(a: Any, b: Any, c: Any) -> Any:
     return high if threshold <= low else inner
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@kernel
 def _undo_rows(source: Any, rows: Any, step: int) -> int:
     height = source.shape[0]
     y = 0
@@ -96,7 +97,7 @@ def _undo_rows(source: Any, rows: Any, step: int) -> int:
     return -1
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@kernel
 def _undo_simple(kind: int, line: Any, above: Any, out: Any, step: int) -> None:
     count = line.size
     if kind == _NONE:
@@ -119,7 +120,7 @@ def _undo_simple(kind: int, line: Any, above: Any, out: Any, step: int) -> None:
                 out[x + step] = left
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@kernel
 def _undo_paeth(line: Any, above: Any, out: Any, step: int) -> None:
     count = line.size
     for phase in range(min(step, count)):
@@ -132,7 +133,7 @@ def _undo_paeth(line: Any, above: Any, out: Any, step: int) -> None:
             c = b
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@kernel
 def _undo_four_paeth(source: Any, rows: Any, y: int, step: int) -> None:
     count = source.shape[1] - 1
     for phase in range(min(step, count)):
