@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -26,50 +26,43 @@ _ROWS_OF_A_PART = 16
 """At least so many rows in a part, if there are more than 960: a part has a cost of its own."""
 
 
+class LoadOptions(TypedDict, total=False):
+    """The keywords of ``load_dataset`` but ``streaming``."""
+
+    split: str | None
+    organism: Words
+    channel_type: Words
+    study: Words
+    platform: Words
+    cell_line: Words
+    microscopy_type: Words
+    magnification: Numbers
+    num_channels: Numbers
+    license: Words
+    where: str | None
+    subset: None
+    select_channels: Words
+    metadata: str | None
+    storage_options: StorageOptions | None
+    cache_dir: str | None
+
+
 @overload
 def load_dataset(
-    path: str | Sequence[str],
-    *,
-    split: str | None = ...,
-    streaming: Literal[False] = ...,
-    organism: Words = ...,
-    channel_type: Words = ...,
-    study: Words = ...,
-    platform: Words = ...,
-    cell_line: Words = ...,
-    microscopy_type: Words = ...,
-    magnification: Numbers = ...,
-    num_channels: Numbers = ...,
-    license: Words = ...,
-    where: str | None = ...,
-    select_channels: Words = ...,
-    metadata: str | None = ...,
-    storage_options: StorageOptions | None = ...,
-    cache_dir: str | None = ...,
+    path: str | Sequence[str], *, streaming: Literal[False] = ..., **options: Unpack[LoadOptions]
 ) -> datasets.Dataset: ...
 
 
 @overload
 def load_dataset(
-    path: str | Sequence[str],
-    *,
-    split: str | None = ...,
-    streaming: Literal[True],
-    organism: Words = ...,
-    channel_type: Words = ...,
-    study: Words = ...,
-    platform: Words = ...,
-    cell_line: Words = ...,
-    microscopy_type: Words = ...,
-    magnification: Numbers = ...,
-    num_channels: Numbers = ...,
-    license: Words = ...,
-    where: str | None = ...,
-    select_channels: Words = ...,
-    metadata: str | None = ...,
-    storage_options: StorageOptions | None = ...,
-    cache_dir: str | None = ...,
+    path: str | Sequence[str], *, streaming: Literal[True], **options: Unpack[LoadOptions]
 ) -> datasets.IterableDataset: ...
+
+
+@overload
+def load_dataset(
+    path: str | Sequence[str], *, streaming: bool, **options: Unpack[LoadOptions]
+) -> datasets.Dataset | datasets.IterableDataset: ...
 
 
 def load_dataset(
@@ -87,6 +80,7 @@ def load_dataset(
     num_channels: Numbers = None,
     license: Words = None,
     where: str | None = None,
+    subset: None = None,
     select_channels: Words = None,
     metadata: str | None = None,
     storage_options: StorageOptions | None = None,
@@ -112,6 +106,8 @@ def load_dataset(
     where : str, optional
         Anything else, as an SQL condition over the record (``"quality.focus > 0.3"``), in a DuckDB that can reach
         nothing else.
+    subset : None
+        Kept for subset recipes, which a later version will take.
     select_channels : str or list of str, optional
         Keep only planes of these types, in stored order; an image with none of them is left out.
     metadata : str, optional
@@ -134,6 +130,8 @@ def load_dataset(
     StoreError, ChammiError
         If there is nothing to load.
     """
+    if subset is not None:
+        raise ChammiError("this version of chammi75 takes no subset recipes yet: use the filters and where")
     import datasets
 
     layouts = open_layouts(_resolved(path, cache_dir), metadata=metadata, storage_options=storage_options)
