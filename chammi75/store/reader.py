@@ -24,7 +24,7 @@ from chammi75.files import (
     safe_relative_path,
 )
 from chammi75.schemas.manifest import ShardEntry, StoreManifest
-from chammi75.store.index import ROW_GROUP, ArrowIndex, Places
+from chammi75.store.index import ArrowIndex, Places
 from chammi75.store.plane import decode_plane, parse_head
 from chammi75.store.shard import Cells, cells_from_bytes
 from chammi75.store.writer import BUILDING, MANIFEST
@@ -155,17 +155,18 @@ class Store:
 
         if not len(rows):
             return record_schema().empty_table()
-        groups = rows // ROW_GROUP
+        group_rows = self._parquet.metadata.row_group(0).num_rows  # all groups but the last are of one size
+        groups = rows // group_rows
         needed, inverse = np.unique(groups, return_inverse=True)
         parts, starts, start = [], [], 0
         for group in needed:
-            wanted = rows[groups == group] - group * ROW_GROUP
+            wanted = rows[groups == group] - group * group_rows
             low, high = int(wanted.min()), int(wanted.max()) + 1
             table = self._row_group(int(group))
             parts.append(table.slice(low, high - low))
             starts.append(start - low)
             start += high - low
-        positions = rows - needed[inverse] * ROW_GROUP + np.asarray(starts)[inverse]
+        positions = rows - needed[inverse] * group_rows + np.asarray(starts)[inverse]
         return pa.concat_tables(parts).take(pa.array(positions))
 
     def _row_group(self, group: int) -> pa.Table:
