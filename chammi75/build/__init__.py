@@ -6,7 +6,7 @@
 
 from chammi75.build.execute import BuildReport, build_store
 from chammi75.build.plan import plan_folder
-from chammi75.build.planned import BuildPlan, Finding, PlannedImage, PlaneSource
+from chammi75.build.planned import BuildPlan, Finding, PlaneSource, PlannedImage
 from chammi75.build.published import plan_published
 from chammi75.build.recipes import load_recipe
 
