@@ -68,11 +68,10 @@ class EncodedImage:
 def content_digest(record: ImageRecord, pixels: Sequence[NDArray[Any]], cells: Sequence[Cells | None]) -> bytes:
     """SHA-256 over what an image is, whatever codec or library version wrote it.
 
-    It covers the record (but for the version of the reader), the pixels of each plane with dtype and shape, and the
-    cells.
+    It covers what is known in the record (but for the version of the reader), the pixels of each plane with dtype and
+    shape, and the cells. What is unknown does not count, so that a field that the record gains later changes no hash.
     """
-    values = record.model_dump(mode="json")
-    values["provenance"].pop("reader_version")
+    values = _known(record.model_dump(mode="json", exclude={"provenance": {"reader_version"}}))
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
     for plane in pixels:
         plane = np.ascontiguousarray(plane, dtype=plane.dtype.newbyteorder("<"))
@@ -84,6 +83,12 @@ def content_digest(record: ImageRecord, pixels: Sequence[NDArray[Any]], cells: S
             digest.update(np.ascontiguousarray(entry.centroids, "<f4").data)
             digest.update(np.ascontiguousarray(entry.sizes, "<f4").data)
     return digest.digest()
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    """A record's values without those that say nothing: null, empty lists, groups of such."""
+    kept = {name: _known(value) if isinstance(value, dict) else value for name, value in values.items()}
+    return {name: value for name, value in kept.items() if value not in (None, [], {})}
 
 
 @dataclass

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from chammi75.errors import ChammiError, StoreError
+from chammi75.schemas import Biology, Geometry, ImageRecord, Imaging, Provenance, Storage
 from chammi75.schemas.arrow import record_schema, shard_schema
 from chammi75.store import EncodedImage, ShardWriter, content_digest, decode_plane
 from chammi75.store.shard import WrittenShard, cells_from_bytes, read_batches
@@ -222,3 +223,21 @@ def test_an_image_without_cells_has_no_place_for_them(image_maker: Maker) -> Non
     place, other = shard.places.to_pylist()
     assert (place["cells"], place["centroids_offset"], place["sizes_offset"]) == ([None, 0], None, None)
     assert 0 < other["centroids_offset"] < other["sizes_offset"] < shard.bytes
+
+
+def test_the_content_digest_counts_what_is_known_and_not_what_the_record_could_hold() -> None:
+    record = ImageRecord(
+        image_id="a/b.tif",
+        imaging=Imaging(channel=[1], channel_type=["nucleus"], panel=[None]),
+        geometry=Geometry(width=2, height=2, channels=1, dtype="uint8"),
+        storage=Storage(filename=["b.tif"], path=["b.tif"]),
+    )
+    pixels = [np.zeros((2, 2), np.uint8)]
+    digest = content_digest(record, pixels, [])
+    provenance = Provenance(reader_version="9.9", checksum=[])
+    assert content_digest(record.model_copy(update={"provenance": provenance}), pixels, []) == digest
+    assert content_digest(record.model_copy(update={"biology": Biology(organism="Homo sapiens")}), pixels, []) != digest
+    assert content_digest(record, [np.ones((2, 2), np.uint8)], []) != digest
+    assert content_digest(record, [np.zeros((2, 2), np.uint16)], []) != digest
+    # pinned: a later version must give the same hash for the same image
+    assert digest.hex() == "d6896524fa0a1902bf8d9bcb3117a5d4bb0be4ddc82f2e9ee384b16527151e2c"
