@@ -255,13 +255,13 @@ def test_a_store_is_written_to_and_read_from_any_fsspec_url(store_writer: Maker,
             None,
             *(image.record.image_id for image in images[:3]),
         }
-        memory.pipe_file("/stores/two/building.json", BEGUN)
-        memory.pipe_file("/stores/two/shards/train-00005.arrow", b"half")
-        store_writer("memory://stores/two", images)
-        assert not memory.exists("/stores/two/shards/train-00005.arrow")
+        memory.pipe_file("/written/two/building.json", BEGUN)
+        memory.pipe_file("/written/two/shards/train-00005.arrow", b"half")
+        store_writer("memory://written/two", images)
+        assert not memory.exists("/written/two/shards/train-00005.arrow")
     finally:
-        if memory.exists("/stores"):
-            memory.rm("/stores", recursive=True)
+        if memory.exists("/written"):
+            memory.rm("/written", recursive=True)
 
 
 def test_the_manifest_says_what_is_in_the_store(store_writer: Maker, image_maker: Maker, tmp_path: Path) -> None:
