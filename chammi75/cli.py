@@ -94,6 +94,10 @@ def quickstart(
         f" ({perf_counter() - start:.1f} s)."
     )
     checked = verify_store(str(out / "store"))
+    if not checked.is_sound:
+        raise ChammiError(
+            f"{out / 'store'} was damaged while it was written: {checked.damages[0].reason}; is the disk sound?"
+        )
     print_line(f"Verified {checked.files} files, {human_bytes(checked.bytes)}: every byte is as the manifest says.")
     layout = open_layout(str(out / "store"))
     table(_summary_rows(summarise(layout)), title="Images by study, organism and channels")

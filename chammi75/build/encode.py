@@ -133,14 +133,13 @@ def _completed(record: ImageRecord, dtype: str, checksums: list[str], steps: lis
     bits = record.geometry.significant_bits
     if dtype == "float32":
         bits = None
-    elif record.geometry.dtype.startswith("int") and bits in (8, 16, 32):
-        bits = bits - 1 if dtype != "uint16" or bits == 16 else None  # the sign's bit is not filled
     elif bits is not None and bits > np.iinfo(dtype).bits:
         bits = None  # values of a wider integer that happen to fit: what the camera filled is not known
+    elif record.geometry.dtype in ("int8", "int16") and bits == np.iinfo(record.geometry.dtype).bits:
+        bits -= 1  # no value is negative: the sign's bit is not filled
     geometry = record.geometry.model_copy(update={"dtype": dtype, "significant_bits": bits})
-    provenance = record.provenance.model_copy(
-        update={"checksum": checksums, "steps": [*record.provenance.steps, *steps], "uri": record.provenance.uri}
-    )
+    steps = [*record.provenance.steps, *steps]
+    provenance = record.provenance.model_copy(update={"checksum": checksums, "steps": steps})
     return record.model_copy(update={"geometry": geometry, "provenance": provenance})
 
 
