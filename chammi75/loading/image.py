@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chammi75.errors import ChammiError, ReadError, StoreError
+from chammi75.errors import ChammiError, MissingDependencyError, ReadError, StoreError
 from chammi75.files import StorageOptions, is_local, join_url, read_bytes, read_ranges, reading_errors
 
 if TYPE_CHECKING:
@@ -189,15 +189,31 @@ class MultiChannelImage(Mapping[str, Any]):
         return pixels if dtype is None else pixels.astype(dtype, copy=False)
 
     def to_torch(self) -> torch.Tensor:
-        """All channels as a tensor, shape (C, H, W), of the same dtype."""
-        import torch
+        """All channels as a tensor, shape (C, H, W), of the same dtype.
 
+        Raises
+        ------
+        MissingDependencyError
+            If PyTorch is not installed.
+        """
+        try:
+            import torch
+        except ImportError as error:
+            raise MissingDependencyError('to_torch needs PyTorch: pip install "chammi75[train]"') from error
         return torch.from_numpy(np.asarray(self))
 
     def to_xarray(self) -> xarray.DataArray:
-        """All channels as a labelled array: dimensions channel, y, x; in µm where the pixel size is known."""
-        import xarray
+        """All channels as a labelled array: dimensions channel, y, x; in µm where the pixel size is known.
 
+        Raises
+        ------
+        MissingDependencyError
+            If xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            raise MissingDependencyError("to_xarray needs xarray: pip install xarray") from error
         _, height, width = self.shape
         coordinates: dict[str, Any] = {"channel": [name or f"channel {k + 1}" for k, name in enumerate(self.channels)]}
         if self.pixel_size_um is not None:
@@ -267,13 +283,21 @@ class MultiChannelImage(Mapping[str, Any]):
         return f"MultiChannelImage({count} x {height} x {width} {self.dtype}: {channels})"
 
     def _repr_html_(self) -> str:
-        from chammi75.pictures import figure_strip
+        from chammi75.pictures import channel_strip
         from chammi75.pictures.html import figure
         from chammi75.pictures.png import data_uri
 
         names = zip(self.panels, self.channels, strict=True)
         captions = [panel or name or f"channel {k + 1}" for k, (panel, name) in enumerate(names)]
-        picture = figure_strip(np.asarray(self), self.channels, captions, self.pixel_size_um, self.significant_bits)
+        picture = channel_strip(
+            np.asarray(self),
+            self.channels,
+            captions=captions,
+            thumb=200,
+            columns=6,
+            pixel_size_um=self.pixel_size_um,
+            significant_bits=self.significant_bits,
+        )
         return str(figure(data_uri(picture), f"composite and channels: {', '.join(captions)}", repr(self)))
 
     def _channel(self, parts: tuple[Any, ...]) -> tuple[int | range, tuple[Any, ...]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from chammi75.pictures.colours import channel_colours
 from chammi75.pictures.composite import composite
 from chammi75.pictures.contrast import channel_limits, display_limits, to_8bit
-from chammi75.pictures.figure import figure_strip
 from chammi75.pictures.gallery import GalleryItem, gallery_item, gallery_page
 from chammi75.pictures.jpeg import jpeg_bytes, jpeg_data_uri
 from chammi75.pictures.montage import montage
@@ -24,7 +23,6 @@ __all__ = [
     "composite",
     "data_uri",
     "display_limits",
-    "figure_strip",
     "gallery_item",
     "gallery_page",
     "jpeg_bytes",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chammi75.pictures.html import Html, element, escape, joined
+from chammi75.pictures.html import escape, joined
 
 # Nothing but inline style and embedded pictures, even if markup from outside ever slipped in.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -83,16 +83,3 @@ def page(title: str, parts: Sequence[object], *, style: str = "", language: str 
     )
     body = joined(parts, "\n")
     return f'<!DOCTYPE html>\n<html lang="{escape(language)}">\n<head>{head}</head>\n<body>\n{body}\n</body>\n</html>\n'
-
-
-def plain_page(title: str, parts: Sequence[object], footer: object = None) -> str:
-    """A page with a heading and ``parts`` in one column: reports and model cards.
-
-    Examples
-    --------
-    >>> "<h1>Report</h1>" in plain_page("Report", [])
-    True
-    """
-    end = Html("") if footer is None else element("footer", footer)
-    main = element("main", element("h1", title), joined(parts, "\n"), style="padding-top:40px")
-    return page(title, [element("div", main, end, class_="wrap")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -203,3 +204,15 @@ def test_collate_stacks_what_has_one_shape(store: Known) -> None:
     mixed = collate([load_dataset(store.url)[k] for k in (0, 11)])["image"]
     assert [tuple(tensor.shape) for tensor in mixed] == [(4, 300, 280), (2, 42, 48)]
     assert collate([]) == {}
+
+
+@pytest.mark.parametrize(("method", "package"), [("to_torch", "torch"), ("to_xarray", "xarray")])
+def test_a_missing_package_is_named_with_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, method: str, package: str
+) -> None:
+    from chammi75.errors import MissingDependencyError
+
+    monkeypatch.setitem(sys.modules, package, None)
+    image = MultiChannelImage.from_array(np.zeros((1, 4, 4), np.uint8))
+    with pytest.raises(MissingDependencyError, match="pip install"):
+        getattr(image, method)()

@@ -11,7 +11,7 @@ import pytest
 from chammi75.errors import ChammiError
 from chammi75.pictures.gallery import GalleryItem, gallery_item, gallery_page
 from chammi75.pictures.html import Html, element, escape, facts, figure, image, joined, table
-from chammi75.pictures.page import page, plain_page
+from chammi75.pictures.page import page
 
 HOSTILE = '<script>alert(\'x\')</script>" onload="y" & \x00\x1b\u202e\ud800'
 VOID = {"meta", "img", "br", "link"}
@@ -67,7 +67,6 @@ def item(title: str = "A01", section: str = "study", **facts_: str | None) -> Ga
         facts({HOSTILE: HOSTILE}),
         figure("data:image/png;base64,AA", HOSTILE, HOSTILE),
         Html(page(HOSTILE, [HOSTILE])),
-        Html(plain_page(HOSTILE, [HOSTILE], HOSTILE)),
     ],
 )
 def test_hostile_words_stay_words(made: Html) -> None:

@@ -11,7 +11,6 @@ from PIL import Image
 
 from chammi75.errors import ChammiError
 from chammi75.pictures.colours import COLOURS
-from chammi75.pictures.figure import figure_strip
 from chammi75.pictures.jpeg import jpeg_bytes, jpeg_data_uri
 from chammi75.pictures.lettering import one_line, shortened
 from chammi75.pictures.montage import montage
@@ -75,7 +74,7 @@ def test_large_planes_are_averaged_into_tiles() -> None:
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 9), (9, 0), (1, 1), (1, 2000)])
 def test_strips_of_strange_shapes_can_be_drawn(shape: tuple[int, int]) -> None:
-    strip = figure_strip(np.zeros((2, *shape), np.uint16), ["nucleus", None], ["a", "b"], 0.5)
+    strip = channel_strip(np.zeros((2, *shape), np.uint16), ["nucleus", None], captions=["a", "b"], pixel_size_um=0.5)
     assert strip.ndim == 3 and strip.dtype == np.uint8
 
 
