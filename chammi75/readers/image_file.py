@@ -77,8 +77,8 @@ class ImageFile:
     reader, reader_version : str
         The library that decodes it.
     format : str
-        ``"png"``, ``"tiff"``, ``"ome-tiff"``, ``"imagej"``, ``"metaseries"``, ``"stk"``, or the name of a vendor's TIFF
-        dialect.
+        ``"png"``, ``"jpeg"``, ``"tiff"``, ``"ome-tiff"``, ``"imagej"``, ``"metaseries"``, ``"stk"``, or the name of a
+        vendor's TIFF dialect.
     size_bytes : int
         Length of the file.
     series : tuple of Series

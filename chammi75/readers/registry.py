@@ -42,11 +42,11 @@ class Format:
 
 FORMATS = (
     Format("PNG", (b"\x89PNG\r\n\x1a\n",), "chammi75.readers.png"),
+    Format("JPEG", (b"\xff\xd8\xff",), "chammi75.readers.jpeg"),
     Format("TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "chammi75.readers.tiff"),
 )
 
 _KNOWN_BUT_UNREAD = (
-    (b"\xff\xd8\xff", "a JPEG picture (lossy; ask the source for the original)"),
     (b"\x1f\x8b", "gzip-compressed"),
     (b"PK\x03\x04", "a zip archive"),
     (b"ZISRAW", "a Zeiss CZI"),

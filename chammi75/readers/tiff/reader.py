@@ -23,7 +23,9 @@ from chammi75.errors import ReadError
 from chammi75.files import StorageOptions, absolute_url, filesystem_of, open_url
 from chammi75.readers.image_file import ImageFile, choose_series, damage_reported
 from chammi75.readers.tiff.calibration import Calibration, read_calibration
-from chammi75.readers.tiff.directory import check_declared_size, check_segments, count_pages
+from chammi75.readers.tiff.directory import PageChain, check_declared_size, check_segments, read_chain
+from chammi75.readers.tiff.levels import full_images
+from chammi75.readers.tiff.libtiff import decode_by_libtiff, is_left_to_libtiff
 from chammi75.readers.tiff.ome_xml import OmeDocument, OmeImage, OmePlane, parse_ome_xml, refuse_entities
 from chammi75.readers.tiff.stack import (
     OmePages,
@@ -53,11 +55,11 @@ class TiffReader:
         self._open_files = ExitStack()
         self._companion: tuple[str, Any, int] | None = None
         self._page: tuple[tuple[int, int], np.ndarray] | None = None
-        self._pages, unrolled = count_pages(file, path, size_bytes)
+        self._chain = read_chain(file, path, size_bytes)
         with _warnings_collected() as warnings:
-            self._tiff = self._open_files.enter_context(_open_tiff(unrolled, path))
+            self._tiff = self._open_files.enter_context(_open_tiff(self._chain, path))
             dialect, stacks, notes, companions = self._read_stacks()
-        if unrolled is not file:
+        if self._chain.file is not file:
             notes.append("its pages run in a circle; each is read once")
         notes += warnings[:_MOST_NOTES]
         self._stacks = [name_axes(stack, axes, path) for stack in stacks]
@@ -100,9 +102,18 @@ class TiffReader:
             return self._page[1]
         self._page = None
         pixels = self._read_page(stack, number)
+        if stack.palette is not None:
+            pixels = self._colored(pixels, stack.palette)
         if pixels.size > pixels.shape[2] * pixels.shape[3]:  # several planes: keep them for the next call
             self._page = ((series, number), pixels)
         return pixels
+
+    def _colored(self, pixels: np.ndarray, palette: np.ndarray) -> np.ndarray:
+        """The colours that the first sample's values stand for, as interleaved samples."""
+        values = pixels[:1, ..., 0]
+        if values.size and int(values.max()) >= len(palette):
+            raise ReadError(self._path, f"a pixel has colour {int(values.max())} of a map of {len(palette)}")
+        return palette[values.astype(np.intp)]
 
     def _read_page(self, stack: Stack, number: int) -> np.ndarray:
         where = stack.pages
@@ -119,9 +130,19 @@ class TiffReader:
             return contiguous_pages(self._tiff, where, number)
         else:
             page, size_bytes, path = where.pages[number], self._size_bytes, self._path
+            self._check_alike(page)
         check_segments(page, page.parent.filehandle, path, size_bytes)
+        if is_left_to_libtiff(page):
+            return decode_by_libtiff(page, path, size_bytes)
         pixels: np.ndarray = page.asarray(squeeze=False, maxworkers=1)
         return pixels.reshape(page.keyframe.shaped)
+
+    def _check_alike(self, page: Any) -> None:
+        """Refuse a page that would be decoded by the directory of another one which it is unlike."""
+        own, shared = page.index, page.keyframe.index
+        layouts = self._chain.layouts
+        if page is not page.keyframe and own < len(layouts) and layouts[own] != layouts[shared]:
+            raise ReadError(self._path, f"page {own} is unlike page {shared} in size, type or layout")
 
     def _ome_page(self, plane: OmePlane) -> tuple[Any, int, str]:
         """The page that holds a plane, the length and the path of its file."""
@@ -140,8 +161,7 @@ class TiffReader:
             with damage_reported(url):
                 file = self._open_files.enter_context(open_url(url, "rb", self._storage_options))
                 size_bytes = file.seek(0, 2)
-                _, file = count_pages(file, url, size_bytes)
-                tiff = self._open_files.enter_context(_open_tiff(file, url))
+                tiff = self._open_files.enter_context(_open_tiff(read_chain(file, url, size_bytes), url))
             self._companion = (name, tiff, size_bytes)
         return self._companion[1], self._companion[2], _sibling(self._path, name)
 
@@ -154,7 +174,9 @@ class TiffReader:
         notes: list[str] = []
         if first.description.rstrip("\0 \r\n\t").endswith("OME>"):
             try:
-                document = parse_ome_xml(first.description, self._path, posixpath.basename(self._path), self._pages)
+                document = parse_ome_xml(
+                    first.description, self._path, posixpath.basename(self._path), len(self._chain.layouts)
+                )
                 if document.images:
                     return self._ome_stacks(document)
                 where = f" is in {document.metadata_file!r}" if document.metadata_file else " describes no image"
@@ -169,7 +191,7 @@ class TiffReader:
         stacks: list[Stack] = []
         notes: list[str] = []
         for image in document.images:
-            pages = OmePages(image, frozenset(missing), self._pages)
+            pages = OmePages(image, frozenset(missing), len(self._chain.layouts))
             held = [number for number in range(pages.count) if pages.at(number) is not None]
             if not held:
                 notes.append(f"image {image.name!r} of its OME-XML has no page here")
@@ -208,18 +230,30 @@ class TiffReader:
         except _DISORDER as error:  # a vendor's metadata in disorder does not make the pixels unreadable
             notes.append(f"its calibration cannot be read ({type(error).__name__}: {str(error)[:100]})")
         stacks: list[Stack] = []
-        for found in tiff.series:
+        images, left_out = full_images(tiff.series)
+        if left_out:
+            notes.append(left_out)
+        self._check_imagej_whole(images)
+        for found in images:
             page = found.keyframe
             check_declared_size(
                 page, max(1, math.prod(found.shape) // math.prod(page.shaped)), self._path, self._size_bytes
             )
-            stack = stack_of_pages(found, len(stacks), calibration, self._path, self._size_bytes)
+            stack = stack_of_pages(found, len(stacks), dialect, calibration, self._path, self._size_bytes)
             like_first = not stacks or stack.size == stacks[0].size
             if not like_first:  # a thumbnail: the file's scale is not its own
                 bare = replace(stack.series, pixel_size_um=None, magnification=None)
                 stack = replace(stack, series=bare)
             stacks.append(stack)
         return dialect, stacks, notes, ()
+
+    def _check_imagej_whole(self, images: list[Any]) -> None:
+        """Refuse a cut-off ImageJ stack: tifffile falls back to the page that is whole, and only logs it."""
+        declared = (self._tiff.imagej_metadata or {}).get("images", 1) if self._tiff.is_imagej else 1
+        held = sum(len(found.pages) for found in images)
+        fell_back = bool(images) and images[0].kind != "imagej"
+        if fell_back and isinstance(declared, int) and declared > held:
+            raise ReadError(self._path, f"it declares {declared} ImageJ planes, the file is too short for them")
 
 
 def open_file(
@@ -229,12 +263,14 @@ def open_file(
     return TiffReader(file, path, size_bytes, axes, storage_options)
 
 
-def _open_tiff(file: IO[bytes], path: str) -> Any:
+def _open_tiff(chain: PageChain, path: str) -> Any:
     import tifffile
 
-    file.seek(0)
+    chain.file.seek(0)
+    # tifffile compares three pages only, and decodes all others as if they were alike.
+    turned_off = _TURNED_OFF if chain.is_uniform else {**_TURNED_OFF, "is_uniform": False}
     # Only the name, not the folder: with it tifffile might look for files beside this one.
-    return tifffile.TiffFile(file, name=posixpath.basename(path.replace("\\", "/")) or "image", **_TURNED_OFF)
+    return tifffile.TiffFile(chain.file, name=posixpath.basename(path.replace("\\", "/")) or "image", **turned_off)
 
 
 def _sibling(path: str, name: str) -> str:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from chammi75.readers.tiff.libtiff import is_left_to_libtiff
+from chammi75.readers.tiff.palette import expand_map, shows_intensities
+
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _NAMES: dict[int, tuple[str, ...]] = {
     _RGB: ("r", "g", "b"),
@@ -32,6 +37,8 @@ class Samples:
         Whether they are red, green and blue.
     steps, notes : tuple of str
         As in ``Series``.
+    palette : ndarray of uint8 or uint16, shape (n, 1 or 3), optional
+        What the first sample's values stand for, where they are numbers of colours; ``kept`` counts its columns then.
     """
 
     kept: tuple[int, ...]
@@ -39,10 +46,18 @@ class Samples:
     rgb: bool
     steps: tuple[str, ...]
     notes: tuple[str, ...]
+    palette: np.ndarray | None = None
 
 
-def describe_samples(page: Any) -> Samples:
-    """What the samples of a ``tifffile.TiffPage`` mean."""
+def describe_samples(page: Any, *, from_microscope: bool) -> Samples:
+    """What the samples of a ``tifffile.TiffPage`` mean.
+
+    Parameters
+    ----------
+    page : tifffile.TiffPage
+    from_microscope : bool
+        Whether the file is of a dialect that microscopy software writes, where a colour map is always a display's.
+    """
     photometric, count, compression = int(page.photometric), int(page.samplesperpixel), int(page.compression)
     steps: list[str] = []
     notes: list[str] = []
@@ -50,6 +65,10 @@ def describe_samples(page: Any) -> Samples:
     if photometric == _YCBCR and compression in _DECODED_TO_RGB:
         colors = _NAMES[_RGB]
         steps.append("JPEG YCbCr -> RGB")
+    elif photometric == _YCBCR and is_left_to_libtiff(page):
+        colors = _NAMES[_RGB]
+        steps.append("YCbCr -> RGB")
+        notes.append("its colours are subsampled")
     elif photometric in (_CMYK, _YCBCR, _LAB):
         notes.append(f"its colours are {'-'.join(name for name in colors if name)}, kept as stored")
     if len(colors) > count:
@@ -72,8 +91,16 @@ def describe_samples(page: Any) -> Samples:
             notes.append(f"sample {sample} is of no stated meaning; it is kept as a channel")
     rgb = rgb and len(kept) == 3
 
+    palette: np.ndarray | None = None
     if photometric == _PALETTE:
-        notes.append("pseudo-coloured: the stored indices are read as grey values, the palette is left out")
+        stored = page.colormap
+        if stored is None or from_microscope or shows_intensities(stored.T):
+            notes.append("pseudo-coloured: the stored values are the grey values, the colour map is only for display")
+        else:
+            palette = expand_map(stored.T)
+            rgb = palette.shape[1] == 3
+            kept, names = list(range(palette.shape[1])), list(_NAMES[_RGB] if rgb else (None,))
+            steps.append("palette expanded to red, green, blue" if rgb else "palette expanded to grey")
     if photometric == _WHITE_IS_ZERO and "PhotometricInterpretation" in page.tags:
         notes.append("0 is white in this file; the values are kept as stored")
     orientation = page.tags.valueof(274, 1)
@@ -82,8 +109,10 @@ def describe_samples(page: Any) -> Samples:
     if compression in _LOSSY:
         notes.append(f"compressed with loss ({_LOSSY[compression]})")
     bits = page.bitspersample
-    if bits == 1:
+    if palette is not None:
+        pass
+    elif bits == 1:
         steps.append("bits 1 -> uint8 0/1")
     elif bits not in (8, 16, 32, 64):
         steps.append(f"bits {bits} -> {page.dtype}")
-    return Samples(tuple(kept), tuple(names), rgb, tuple(steps), tuple(notes))
+    return Samples(tuple(kept), tuple(names), rgb, tuple(steps), tuple(notes), palette)

@@ -67,6 +67,8 @@ class Stack:
     planar : bool
         Whether a page stores its samples one after the other.
     pages : StoredPages or OmePages
+    palette : ndarray, shape (n, 1 or 3), optional
+        What the values of a page stand for, where they are numbers of colours.
     """
 
     series: Series
@@ -75,6 +77,7 @@ class Stack:
     samples: tuple[int, ...]
     planar: bool
     pages: StoredPages | OmePages
+    palette: np.ndarray | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -106,7 +109,7 @@ class Stack:
 
 def stack_of_ome(image: OmeImage, page: Any, pages: OmePages, index: int, missing: int) -> Stack:
     """The stack of an OME image, of which ``page`` is one page."""
-    samples = describe_samples(page)
+    samples = describe_samples(page, from_microscope=True)
     names: list[str | None] = []
     for name in image.channel_names:
         several = len(samples.kept) > 1 and len(image.channel_names) > 1
@@ -126,7 +129,7 @@ def stack_of_ome(image: OmeImage, page: Any, pages: OmePages, index: int, missin
     return replace(stack, series=series)
 
 
-def stack_of_pages(found: Any, index: int, calibration: Calibration, path: str, size_bytes: int) -> Stack:
+def stack_of_pages(found: Any, index: int, dialect: str, calibration: Calibration, path: str, size_bytes: int) -> Stack:
     """The stack of a ``tifffile.TiffPageSeries``.
 
     Raises
@@ -154,10 +157,14 @@ def stack_of_pages(found: Any, index: int, calibration: Calibration, path: str, 
         raise ReadError(path, f"it declares {count} planes, the file has {len(found)}")
     if page.shaped[1] > 1 and _length(outer, "Z") > 1:
         raise ReadError(path, f"it declares z-slices both in its pages and across them ({axes} {shape})")
-    samples = describe_samples(page)
+    samples = describe_samples(page, from_microscope=dialect != "tiff")
+    channels = _length(outer, "C")
+    names = samples.names * channels
+    if len(calibration.channel_names) == len(names) and not samples.rgb:
+        names = calibration.channel_names
     order = "".join(axis for axis, _ in outer)
     pages = StoredPages(found, page, offset)
-    stack = _stack(page, outer, samples, pages, index, calibration, samples.names * _length(outer, "C"), order)
+    stack = _stack(page, outer, samples, pages, index, calibration, names, order)
     unknown = "".join(
         axis for axis, length in zip(axes[:cut], shape[:cut], strict=True) if axis not in "TZCIQ" and length > 1
     )
@@ -231,15 +238,17 @@ def _stack(
 ) -> Stack:
     depth = int(page.shaped[1])
     unnamed = math.prod(length for axis, length in outer if axis == _UNNAMED)
-    floating = page.dtype.kind == "f"
+    palette = samples.palette
+    dtype = page.dtype if palette is None else palette.dtype
+    bits = int(page.bitspersample) if palette is None else palette.itemsize * 8
     series = Series(
         index=index,
         axes=_axes(order, dict(outer), len(samples.kept), depth),
         sizes=_sizes(outer, len(samples.kept), depth),
         height=int(page.imagelength),
         width=int(page.imagewidth),
-        dtype=str(page.dtype),
-        significant_bits=None if floating else int(page.bitspersample),
+        dtype=str(dtype),
+        significant_bits=None if dtype.kind == "f" else bits,
         channel_names=names,
         rgb=samples.rgb and len(names) == 3,
         pixel_size_um=calibration.pixel_size_um,
@@ -249,7 +258,7 @@ def _stack(
         notes=samples.notes,
         steps=samples.steps,
     )
-    return Stack(series, outer, depth, samples.kept, int(page.shaped[0]) > 1, pages)
+    return Stack(series, outer, depth, samples.kept, int(page.shaped[0]) > 1, pages, palette)
 
 
 def _length(outer: tuple[tuple[str, int], ...], axis: str) -> int:
