@@ -25,8 +25,16 @@ SHOWN = {
     "mini0001": ("experiment.reagent = 'DMSO'", "experiment.reagent = 'brefeldin A'"),
     "mini0002": ("geometry.timepoint = 1 AND geometry.z_slice = 1",),
     "mini0003": ("experiment.well = 'A1'", "experiment.well = 'B2'"),
+    "mini0004": tuple(f"experiment.well = '{well}'" for well in ("B02", "C05", "D05", "E05", "F05", "G05")),
+    "mini0005": ("geometry.z_slice = 0", "geometry.z_slice = 2"),
+    "mini0006": tuple(f"geometry.timepoint = {frame}" for frame in (0, 1, 2, 3)),
+    "mini0007": ("experiment.plate = 'HE-7501'", "experiment.plate = 'HE-7502'"),
+    "mini0008": tuple(f"experiment.well = '{row}01'" for row in "ABCDEF"),
 }
 """Of each study, the conditions whose first image is shown."""
+
+COLUMNS = {"mini0001": 1, "mini0004": 2, "mini0005": 1, "mini0008": 2}
+"""How many images lie side by side, where not all do."""
 
 
 def first_image(study: str, where: str) -> MultiChannelImage:
@@ -79,7 +87,10 @@ def small_png(picture: Picture) -> bytes:
 def main() -> None:
     """Write ``docs/images/*.png``."""
     strips = {study: [strip(first_image(study, where)) for where in found] for study, found in SHOWN.items()}
-    pictures = {study: below(drawn) if study == "mini0001" else beside(drawn) for study, drawn in strips.items()}
+    pictures = {}
+    for study, drawn in strips.items():
+        columns = COLUMNS.get(study, len(drawn))
+        pictures[study] = below(beside(drawn[start : start + columns]) for start in range(0, len(drawn), columns))
     pictures["mini"] = below([strips["mini0001"][0], beside([*strips["mini0002"], *strips["mini0003"]])])
     FOLDER.mkdir(exist_ok=True)
     for name, picture in pictures.items():

@@ -17,6 +17,12 @@ from chammi75.version import __version__
 
 SEED = 75
 
+CONTENT_VERSION = 2
+"""To be raised with every change of the simulation that changes a pixel, a name or a recipe."""
+
+STORE_NAME = f"mini-{__version__}-{CONTENT_VERSION}-{SEED}"
+"""Folder of the store in the cache: another content has another name, and is built anew."""
+
 
 def build_mini(
     sources: Path,
@@ -40,7 +46,7 @@ def build_mini(
     seed : int
         Seed of the simulation.
     workers : int
-        Processes and threads of the build; the store does not depend on it.
+        Processes and threads; neither the files nor the store depend on it.
     advance : callable, optional
         Called with a number of images when they are done.
 
@@ -50,7 +56,7 @@ def build_mini(
         If a folder is taken or cannot be written.
     """
     plans = []
-    for path in write_sources(sources, size=size, seed=seed):
+    for path in write_sources(sources, size=size, seed=seed, workers=workers):
         recipe, folder, digest = load_recipe(path)
         plans.append(plan_folder(str(folder), recipe, recipe_folder=str(folder), recipe_sha256=digest))
     return build_store(plans, str(out), workers=workers, advance=advance)
@@ -75,7 +81,7 @@ def mini_store(cache_dir: str | os.PathLike[str] | None = None) -> Path:
         If the cache cannot be written.
     """
     cache = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
-    target = cache / f"mini-{__version__}-{SEED}"
+    target = cache / STORE_NAME
     if (target / "manifest.json").is_file():
         return target
     try:

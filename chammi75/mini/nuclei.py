@@ -131,12 +131,13 @@ def draw_nuclei(nuclei: Sequence[Nucleus], shape: tuple[int, int], chromatin: Im
 
 def _draw_interphase(nucleus: Nucleus, shape: tuple[int, int], texture: Image, fine: Image, maps: NuclearMaps) -> None:
     outline = nucleus.outline
-    _measure_distance(outline, outline.radius, shape, maps)
+    around, reach = _measure_distance(outline, outline.radius, shape, maps)
     window = outline.window(shape, margin=2.0)
     if maps.mask[window].size == 0:
         return
-    y, x = np.ogrid[window]
-    signed = (outline.reach(y, x) - 1.0) * outline.radius
+    top, left = (part.start - wide.start for part, wide in zip(window, around, strict=True))
+    height, width = maps.mask[window].shape
+    signed = (reach[top : top + height, left : left + width] - 1.0) * outline.radius
     inside = soft_step(-signed)
     # a nucleus is a flat lens: thinner at the rim
     lens = np.sqrt(np.clip(-signed / outline.radius * 2.2 + 0.12, 0.0, 1.0))
@@ -158,14 +159,17 @@ def _draw_interphase(nucleus: Nucleus, shape: tuple[int, int], texture: Image, f
     maps.rna[window] = np.maximum(maps.rna[window], nucleus.rna * inside)
 
 
-def _measure_distance(body: Outline, scale: float, shape: tuple[int, int], maps: NuclearMaps) -> None:
-    """Lower the distances around ``body``; ``scale`` turns its reach into pixels."""
+def _measure_distance(
+    body: Outline, scale: float, shape: tuple[int, int], maps: NuclearMaps
+) -> tuple[tuple[slice, slice], Image]:
+    """Lower the distances around ``body``; ``scale`` turns its reach into pixels.
+
+    Returns the part of the image that was touched, and the reach there.
+    """
     window = body.window(shape, margin=2.2 * scale)
-    if maps.distance_px[window].size == 0:
-        return
-    y, x = np.ogrid[window]
-    outside = np.maximum((body.reach(y, x) - 1.0) * scale, 0.0)
-    maps.distance_px[window] = np.minimum(maps.distance_px[window], outside)
+    reach = body.reach(*np.ogrid[window])
+    maps.distance_px[window] = np.minimum(maps.distance_px[window], np.maximum((reach - 1.0) * scale, 0.0))
+    return window, reach
 
 
 def _draw_mitosis(nucleus: Nucleus, shape: tuple[int, int], texture: Image, maps: NuclearMaps) -> None:

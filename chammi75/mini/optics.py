@@ -3,7 +3,8 @@
 Fluorescence is linear and incoherent, so each channel is multiplied in the frequency domain by an optical transfer
 function; a Gaussian stands for the Airy pattern (Zhang, Zerubia and Olivo-Marin 2007, Applied Optics 46:1819: sigma =
 0.225 wavelength / NA for a wide-field microscope). Bright field is coherent: a complex wave is filtered by the pupil
-and squared, once for each direction of the condenser's light (Abbe's method).
+and squared, once for each direction of the condenser's light (Abbe's method); a ring in the pupil makes it phase
+contrast. What absorbs light, as a stained section does, follows the law of Beer and Lambert.
 """
 
 from __future__ import annotations
@@ -173,6 +174,69 @@ def bright_field(
     numpy.ndarray
         float64, shape (H, W), about 1 where nothing is.
     """
+    intensity = _abbe(wave, objective, wavelength_um, defocus_um, condenser, None)
+    washed_out_px = abs(defocus_um) * condenser_spread / objective.pixel_size_um
+    return blur(intensity, [(1.0, washed_out_px)])
+
+
+@dataclass(frozen=True)
+class PhaseRing:
+    """The ring of a phase-contrast objective, onto which its condenser sends all direct light.
+
+    Parameters
+    ----------
+    inner, outer : float
+        Where it begins and ends, as numerical apertures.
+    transmission : float
+        Share of the amplitude that it lets pass; it delays what passes by three quarters of a wave (positive contrast).
+    """
+
+    inner: float
+    outer: float
+    transmission: float
+
+
+def phase_contrast(
+    wave: NDArray[np.complex128],
+    *,
+    objective: Objective,
+    wavelength_um: float,
+    defocus_um: float,
+    ring: PhaseRing,
+    directions: int = 8,
+) -> Image:
+    """Intensity that a phase-contrast microscope sees of a transparent sample (Zernike 1942, Physica 9:686).
+
+    The direct light is dimmed and shifted by a quarter of a wave against what the sample scatters, so that delay
+    becomes darkness. Light that is scattered by so little that it stays on the ring is shifted too: that is the halo.
+
+    Parameters
+    ----------
+    wave : numpy.ndarray
+        complex128, shape (H, W): the wave just behind the sample, exp(i phase - absorption).
+    directions : int
+        How many points of the condenser's annulus are summed.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, shape (H, W), about 1 where nothing is.
+    """
+    turn = 2 * np.pi * (np.arange(directions) + 0.5) / directions
+    middle = 0.5 * (ring.inner + ring.outer)
+    condenser = [(1.0, float(middle * np.sin(angle)), float(middle * np.cos(angle))) for angle in turn]
+    return _abbe(wave, objective, wavelength_um, defocus_um, condenser, ring) / ring.transmission**2
+
+
+def _abbe(
+    wave: NDArray[np.complex128],
+    objective: Objective,
+    wavelength_um: float,
+    defocus_um: float,
+    condenser: Sequence[tuple[float, float, float]],
+    ring: PhaseRing | None,
+) -> Image:
+    """Intensity of the image, averaged over the directions of the condenser's light."""
     rows = np.fft.fftfreq(wave.shape[0], objective.pixel_size_um)[:, None]
     columns = np.fft.fftfreq(wave.shape[1], objective.pixel_size_um)[None, :]
     spectrum = np.fft.fft2(wave)
@@ -187,7 +251,9 @@ def bright_field(
             rim *= rim
         delay = -1j * np.pi * wavelength_um * defocus_um
         pupil = np.exp(delay * squared_y) * np.exp(delay * squared_x) / (1.0 + rim)
+        if ring is not None:
+            radius = np.sqrt(squared_y + squared_x) * wavelength_um
+            pupil *= np.where((radius >= ring.inner) & (radius <= ring.outer), -1j * ring.transmission, 1.0)
         passed = np.fft.ifft2(spectrum * pupil)
         intensity += weight * (passed.real**2 + passed.imag**2)
-    washed_out_px = abs(defocus_um) * condenser_spread / objective.pixel_size_um
-    return blur(intensity, [(1.0 / sum(weight for weight, _, _ in condenser), washed_out_px)])
+    return intensity / sum(weight for weight, _, _ in condenser)

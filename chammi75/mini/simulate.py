@@ -1,26 +1,70 @@
 """Writes the source files of the embedded dataset: simulated microscopy that is built like anyone's own.
 
-A study is a module of `chammi75.mini.studies` with a function ``write(folder, *, size, seed)`` that returns its recipe;
-a new one is one more file there and one more line in `STUDIES`.
+A study is a module of `chammi75.mini.studies` that says what it is called, how many images it has, and writes them; a
+new one is one more file there and one more line in `STUDIES`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import multiprocessing
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Protocol
 
 from chammi75.errors import ChammiError
-from chammi75.mini.studies import brightfield, plate, timelapse
+from chammi75.mini.sourcefiles import refuse_taken
+from chammi75.mini.studies import (
+    brightfield,
+    histology,
+    migration,
+    organelles,
+    plate,
+    screen,
+    timelapse,
+    yeast,
+)
 
-STUDIES: dict[str, Callable[..., Path]] = {
-    plate.STUDY: plate.write,
-    timelapse.STUDY: timelapse.write,
-    brightfield.STUDY: brightfield.write,
-}
-"""Study -> what writes it."""
+
+class Study(Protocol):
+    """What a module of `chammi75.mini.studies` must have."""
+
+    STUDY: str
+
+    def count_images(self, size: float) -> int:
+        """How many images a study of ``size`` has; nothing is simulated."""
+
+    def write(self, folder: Path, *, size: float, seed: int) -> Path:
+        """Write the study below ``folder``, and return the path of its recipe."""
 
 
-def write_sources(folder: Path, *, size: float = 1.0, seed: int = 75) -> tuple[Path, ...]:
+_MODULES: tuple[Study, ...] = (
+    plate,
+    timelapse,
+    brightfield,
+    screen,
+    organelles,
+    migration,
+    histology,
+    yeast,
+)
+STUDIES: dict[str, Study] = {study.STUDY: study for study in _MODULES}
+"""Name -> study, in the order in which they are built."""
+
+
+def count_images(size: float = 1.0) -> int:
+    """How many images ``mini`` has at a ``size``, without simulating any.
+
+    Examples
+    --------
+    >>> count_images() < count_images(10)
+    True
+    """
+    return sum(study.count_images(size) for study in STUDIES.values())
+
+
+def write_sources(folder: Path, *, size: float = 1.0, seed: int = 75, workers: int = 1) -> tuple[Path, ...]:
     """Simulate all studies into ``folder``.
 
     The same ``seed`` gives the same bytes on every run. A larger ``size`` adds images and leaves the first ones as they
@@ -32,9 +76,12 @@ def write_sources(folder: Path, *, size: float = 1.0, seed: int = 75) -> tuple[P
         Where the studies' folders are made: each gets ``images/``, ``guidance/``, ``recipe.yaml``, ``truth.json`` and,
         where there are wells, ``platemap.csv``.
     size : float
-        Factor on the number of images, above 0: 1.0 gives about 60, a fraction makes a small one for a test.
+        Factor on the number of images, above 0: 1.0 gives about 200, 50 gives about ten thousand, a fraction makes a
+        small one for a test. Time and disk grow in proportion, memory does not.
     seed : int
         Seed of everything, not negative.
+    workers : int
+        Processes; what is written does not depend on it.
 
     Returns
     -------
@@ -50,4 +97,38 @@ def write_sources(folder: Path, *, size: float = 1.0, seed: int = 75) -> tuple[P
         raise ChammiError(f"size is {size}; it must be a number above 0, such as 1.0")
     if seed < 0:
         raise ChammiError(f"seed is {seed}; it must not be negative")
-    return tuple(write(Path(folder), size=size, seed=seed) for write in STUDIES.values())
+    for name in STUDIES:
+        refuse_taken(Path(folder) / name)
+    if workers <= 1:
+        return tuple(_write(name, Path(folder), size, seed) for name in STUDIES)
+    return _write_side_by_side(Path(folder), size, seed, min(workers, len(STUDIES)))
+
+
+def _write(name: str, folder: Path, size: float, seed: int) -> Path:
+    return STUDIES[name].write(folder, size=size, seed=seed)
+
+
+def _write_side_by_side(folder: Path, size: float, seed: int, processes: int) -> tuple[Path, ...]:
+    """Each study in a process: small arrays keep the interpreter busy, so that threads alone gain little."""
+    spawn = multiprocessing.get_context("spawn")  # a fork would copy whatever threads the caller has
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_leave_interrupts_to_the_caller) as pool:
+        tasks = [pool.submit(_write, name, folder, size, seed) for name in STUDIES]
+        try:
+            return tuple(task.result() for task in tasks)
+        except BrokenProcessPool as error:
+            raise ChammiError(
+                "a process that simulated was ended from outside: too little memory for so many (give fewer workers),"
+                ' or the calling script lacks `if __name__ == "__main__":`'
+            ) from error
+        except BaseException:
+            # nobody waits for the rest of thousands of images
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _leave_interrupts_to_the_caller() -> None:
+    """The terminal sends Ctrl-C to every process; one of them tells of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

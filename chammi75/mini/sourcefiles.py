@@ -21,17 +21,28 @@ from chammi75.mini.optics import Objective
 from chammi75.mini.truth import CellTruth
 
 
-def new_study_folder(folder: Path, study: str) -> Path:
-    """The folder of ``study``, which must not hold anything yet.
+def refuse_taken(path: Path) -> None:
+    """See that a study's folder does not hold anything yet.
 
     Raises
     ------
     ChammiError
         If it does: files of another run would mix with those of this one.
     """
-    path = folder / study
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ChammiError(f"{path} already holds files; simulate into a new folder, or remove that one first")
+
+
+def new_study_folder(folder: Path, study: str) -> Path:
+    """The folder of ``study``, made if need be.
+
+    Raises
+    ------
+    ChammiError
+        If it holds anything.
+    """
+    path = folder / study
+    refuse_taken(path)
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -141,8 +152,33 @@ def write_hyperstack(
     write_atomically(path, buffer.getvalue())
 
 
+def write_tiff(path: Path, pixels: NDArray[Any], *, colour: bool = False) -> None:
+    """A TIFF that says nothing of itself, as many programs write it.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        uint8 or uint16: one plane (H, W), several pages (N, H, W), or one picture in ``colour``, (H, W, 3).
+    """
+    import tifffile
+
+    pages = [pixels] if pixels.ndim == 2 or colour else list(pixels)
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer, byteorder="<", ome=False) as writer:
+        for page in pages:
+            writer.write(
+                page,
+                photometric="rgb" if colour else "minisblack",
+                contiguous=False,
+                metadata=None,
+                software=False,
+                datetime=None,
+            )
+    write_atomically(path, buffer.getvalue())
+
+
 def write_png(path: Path, image: NDArray[np.uint8]) -> None:
-    """An 8-bit grey PNG without metadata; ``image`` has shape (H, W)."""
+    """An 8-bit PNG without metadata; ``image`` has shape (H, W), or (H, W, 3) in colour."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -171,12 +207,13 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def write_recipe(path: Path, recipe: Mapping[str, Any]) -> Path:
-    """A build recipe as YAML, checked against its schema first."""
+    """A build recipe as YAML, checked against its schema first; its first line says who made the images."""
     import yaml
 
     from chammi75.schemas.recipe import BuildRecipe
 
-    BuildRecipe.model_validate(dict(recipe))
+    checked = BuildRecipe.model_validate(dict(recipe))
+    head = f"# Simulated by chammi75.mini; its authors give these images under {checked.license}.\n"
     text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
-    write_atomically(path, text.encode())
+    write_atomically(path, (head + text).encode())
     return path

@@ -96,6 +96,75 @@ def draw_mitochondria(rng: np.random.Generator, culture: Culture) -> Image:
     return _staining(rng, culture, 0.30, rounded=1.0) * image
 
 
+def draw_microtubules(rng: np.random.Generator, culture: Culture) -> Image:
+    """Microtubules: long fibres from a centre beside the nucleus, or bundles around it; a spindle in mitosis."""
+    phenotype = culture.phenotype
+    cells = _cells_that_show(culture)
+    dissolved: Image = culture.thickness * (0.16 + 0.34 * (1.0 - min(phenotype.microtubules, 1.0)))
+    dissolved = dissolved * (1.0 - 0.6 * culture.maps.mask)
+    per_cell = max(int(90 * phenotype.microtubules), 1)
+    owner = np.repeat(cells, per_cell)
+    count = len(owner)
+    fibres = np.zeros(culture.shape)
+    if count:
+        cell = np.array([(o.y, o.x, o.radius, o.angle, o.elongation) for o in culture.outlines])[owner]
+        nuclei = np.array([(n.outline.y, n.outline.x, n.outline.radius) for n in culture.nuclei])[owner]
+        centre = np.repeat(rng.uniform(0, 2 * np.pi, len(cells)), per_cell)
+        turn = rng.uniform(0, 2 * np.pi, count)
+        bundled = rng.random(count) < phenotype.bundling
+        # most of the fibres have let go of the centre and lie anywhere around the nucleus
+        free = bundled | (rng.random(count) < 0.7)
+        side = np.where(free, turn, centre)
+        away = nuclei[:, 2] * np.where(free, rng.uniform(1.0, 1.5, count), 1.08)
+        along = side + np.pi / 2 + rng.normal(0, 0.25, count)
+        heading = np.where(bundled, along, np.where(free, side + rng.normal(0, 0.9, count), turn))
+        # in long cells they run along the axis
+        lean = np.minimum(0.35 * (cell[:, 4] - 1.0), 0.6)
+        heading = heading - lean * 0.5 * np.sin(2.0 * (heading - cell[:, 3]))
+        length = cell[:, 2] * rng.gamma(4.0, 0.22, count) * np.where(bundled, 0.6, 1.0)
+        light = rng.lognormal(-0.1, 0.3, count) * np.where(bundled, 1.9, 1.0)
+        y, x = nuclei[:, 0] + away * np.sin(side), nuclei[:, 1] + away * np.cos(side)
+        starts = _starts(y, x, heading, length, light, owner)
+        bend = 0.09 * culture.pixel_size_um * (1.0 + phenotype.bundling)
+        fibres = grow(rng, starts, culture.ground.label, culture.maps.mask > 0.9, bend=bend)
+    spindles = culture.per_cell(culture.rounded.astype(float)) * np.exp(-culture.maps.distance_px / culture.px(2.2))
+    # light per length becomes light per pixel, whatever the pixel's size
+    image = 0.30 * float(np.sqrt(culture.pixel_size_um / 0.325)) * fibres + dissolved + 1.3 * spindles
+    return np.asarray(_staining(rng, culture, 0.20, rounded=1.2) * image)
+
+
+def draw_cytoskeleton(rng: np.random.Generator, culture: Culture) -> Image:
+    """Filamentous actin alone: cortex, ruffled edges, stress fibres."""
+    actin = culture.phenotype.actin
+    covered = culture.ground.label > 0
+    edge = culture.ground.edge_px
+    ruffle = band_limited_noise(rng, culture.shape, period_px=culture.px(9.0), octaves=0.6)
+    cortex = covered * np.exp(-edge / culture.px(0.75)) * np.exp(0.45 * ruffle)
+    lamella = covered * np.exp(-((edge / culture.px(3.5)) ** 2)) * (0.12 + 0.16 * np.maximum(ruffle, 0.0))
+    clumps = np.maximum(band_limited_noise(rng, culture.shape, period_px=culture.px(2.6), octaves=0.4) - 1.7, 0.0)
+    broken = max(1.0 - actin, 0.0) * clumps * covered * (1.0 - culture.maps.mask)
+    image = actin * (0.55 * cortex + lamella + 0.50 * _stress_fibres(rng, culture)) + 0.10 * culture.thickness
+    return _staining(rng, culture, 0.22, rounded=1.7) * (image + broken)
+
+
+def draw_golgi(rng: np.random.Generator, culture: Culture) -> Image:
+    """The Golgi alone, with the vesicles that leave it."""
+    # blurring leaves traces below nought
+    ribbon = np.maximum(_golgi(rng, culture), 0.0)
+    image = 1.3 * ribbon + 0.35 * _vesicles(rng, culture) + 0.05 * culture.thickness
+    return _staining(rng, culture, 0.25, rounded=1.0) * image
+
+
+def draw_membrane(rng: np.random.Generator, culture: Culture) -> Image:
+    """The plasma membrane: bright where cells end or touch, a veil over each, with vesicles."""
+    covered = culture.ground.label > 0
+    ruffle = band_limited_noise(rng, culture.shape, period_px=culture.px(5.0), octaves=0.7)
+    grain = band_limited_noise(rng, culture.shape, period_px=culture.px(0.9), octaves=0.5)
+    rim = covered * np.exp(-culture.ground.edge_px / culture.px(0.5)) * np.exp(0.35 * ruffle)
+    veil = covered * (0.20 + 0.10 * culture.thickness) * np.exp(0.22 * grain + 0.12 * ruffle)
+    return _staining(rng, culture, 0.20, rounded=1.5) * (0.75 * rim + veil + 0.25 * _vesicles(rng, culture))
+
+
 def _staining(rng: np.random.Generator, culture: Culture, spread: float, *, rounded: float) -> Image:
     """How strongly each cell took the stain, as an image: log-normal, and brighter by ``rounded`` in mitosis."""
     strength = rng.lognormal(0.0, spread, len(culture.outlines))
@@ -201,5 +270,9 @@ STAINS: dict[str, Callable[[np.random.Generator, Culture], Image]] = {
     "rna": draw_rna,
     "agp": draw_agp,
     "mitochondria": draw_mitochondria,
+    "microtubules": draw_microtubules,
+    "cytoskeleton": draw_cytoskeleton,
+    "golgi": draw_golgi,
+    "membrane": draw_membrane,
 }
 """Channel type -> how it is drawn."""

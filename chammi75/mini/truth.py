@@ -36,10 +36,38 @@ class CellTruth:
 class ImageTruth:
     """One image: all channels at one z and one t.
 
-    ``path`` is relative to the study's folder; ``z_slice`` and ``timepoint`` count from 0 and are None in files of one
-    plane per channel. ``duplicate_of`` is the path of the image that this one repeats: with the same pixels if
-    ``duplicate`` is ``"exact"``, the same cells with another noise and a shift of some pixels if ``"near"``.
-    ``defects`` are words such as ``"blurred"``, ``"saturated"``, ``"empty"``.
+    Parameters
+    ----------
+    path : str
+        Its file, relative to the study's folder; that of its first channel where each has a file of its own.
+    width, height : int
+        In pixels.
+    phenotype : str
+        What was done to its cells shows as this.
+    cells : tuple of CellTruth
+        The cells that it shows.
+    z_slice, timepoint : int, optional
+        They count from 0, and are None in files of one plane per channel.
+    duplicate : {"exact", "near"}, optional
+        Whether it repeats another image: with the same pixels, or the same cells with another noise and another
+        position or brightness.
+    duplicate_of : str, optional
+        Path of the image that it repeats, at the same z and t.
+    defects : tuple of str
+        Words such as ``"blurred"``, ``"saturated"``, ``"empty"``, ``"debris"``, ``"swapped channels"``.
+    group : str
+        Images of one group show the same piece of sample: slices, frames, overlapping tiles and duplicates. Whoever
+        splits a dataset keeps groups together.
+    channel_paths : tuple of str
+        The file of each channel, in stored order, where each has its own.
+    swapped : tuple of int, optional
+        Positions of two channels, from 0, of which each shows what the other should.
+    reagent : str, optional
+        What the cells were treated with.
+    dose_um : float, optional
+        Its concentration in µM.
+    effect : float, optional
+        Share of the phenotype's full effect that this dose has, 0 to 1.
     """
 
     path: str
@@ -52,6 +80,12 @@ class ImageTruth:
     duplicate: Literal["exact", "near"] | None = None
     duplicate_of: str | None = None
     defects: tuple[str, ...] = ()
+    group: str = ""
+    channel_paths: tuple[str, ...] = ()
+    swapped: tuple[int, int] | None = None
+    reagent: str | None = None
+    dose_um: float | None = None
+    effect: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +109,18 @@ class StudyTruth:
             if (image.path, image.z_slice, image.timepoint) == (path, z_slice, timepoint):
                 return image
         raise KeyError(f"{self.study} has no image {path} with z={z_slice}, t={timepoint}")
+
+
+def place_in_picture(y: float, x: float, shape: tuple[int, int]) -> tuple[float, float] | None:
+    """A place to a hundredth of a pixel, or None where the nearest pixel is not in a picture of ``shape``.
+
+    Examples
+    --------
+    >>> place_in_picture(3.14159, 9.4, (10, 10)), place_in_picture(3.0, 9.497, (10, 10))
+    ((3.14, 9.4), None)
+    """
+    y, x = round(y, 2), round(x, 2)
+    return (y, x) if 0 <= round(y) < shape[0] and 0 <= round(x) < shape[1] else None
 
 
 _CELL_FIELDS = tuple(field.name for field in fields(CellTruth))
@@ -129,4 +175,5 @@ def read_truth(folder: Path) -> StudyTruth:
 
 def _image(entry: dict[str, Any], columns: Sequence[str]) -> ImageTruth:
     cells = tuple(CellTruth(**dict(zip(columns, row, strict=True))) for row in entry["cells"])
-    return ImageTruth(**{**entry, "cells": cells, "defects": tuple(entry["defects"])})
+    lists = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
+    return ImageTruth(**{**entry, **lists, "cells": cells})

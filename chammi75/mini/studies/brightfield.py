@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chammi75.mini.camera import Camera
-from chammi75.mini.culture import CellLine, Culture, Phenotype, grow_culture
-from chammi75.mini.filaments import Starts, grow
-from chammi75.mini.optics import Objective, blur, bright_field
+from chammi75.mini.culture import CellLine, Phenotype, grow_culture
+from chammi75.mini.optics import Objective, bright_field
 from chammi75.mini.outlines import Outline
 from chammi75.mini.population import visible_cells
 from chammi75.mini.randomness import generator
 from chammi75.mini.sourcefiles import new_study_folder, write_guidance, write_png, write_recipe
-from chammi75.mini.textures import Image, band_limited_noise
+from chammi75.mini.textures import Image
 from chammi75.mini.threads import map_threads
+from chammi75.mini.transparency import Bodies, transparent_wave
 from chammi75.mini.truth import CellTruth, ImageTruth, StudyTruth, write_truth
 
 STUDY = "mini0003"
@@ -32,9 +32,7 @@ OBJECTIVE = Objective(magnification=20.0, numerical_aperture=0.45, refractive_in
 CAMERA = Camera(significant_bits=8, offset=2.0, electrons_per_count=45.0, read_noise_electrons=8.0)
 WAVELENGTH_UM = 0.55
 C2C12 = CellLine(nucleus_radius_um=6.3, cell_radius_um=19.0, spacing_um=26.0, elongation=3.6)
-#: Cytoplasm is about this much denser, optically, than medium (refractive index).
-INDEX_STEP = 0.028
-HEIGHT_UM = 7.0
+BODIES = Bodies(index_step=0.028, height_um=7.0)
 #: Weight and direction (numerical aperture) of the light: a small condenser, a little oblique.
 CONDENSER = ((1.0, 0.0, 0.0), (0.9, 0.10, 0.06), (0.7, -0.10, 0.05), (0.8, 0.05, -0.11), (0.6, -0.04, -0.10))
 WELLS = ("A1", "A2", "B1", "B2")
@@ -69,6 +67,11 @@ def plan(size: float) -> tuple[View, ...]:
     return tuple(views)
 
 
+def count_images(size: float) -> int:
+    """How many images a study of ``size`` has."""
+    return len(plan(size))
+
+
 def simulate(view: View, seed: int) -> tuple[NDArray[np.uint8], tuple[CellTruth, ...]]:
     """One picture, uint8 of shape (512, 640), and its cells."""
     rng = generator(seed, STUDY, view.name, "culture")
@@ -81,7 +84,7 @@ def simulate(view: View, seed: int) -> tuple[NDArray[np.uint8], tuple[CellTruth,
         phenotype=Phenotype("untreated", coverage=view.coverage, mitotic_share=0.07),
     )
     rng = generator(seed, STUDY, view.name, "light")
-    wave = np.exp(1j * _phase(rng, culture) - _absorption(rng, culture))
+    wave = transparent_wave(rng, culture, BODIES, WAVELENGTH_UM)
     defocus = float(rng.normal(7.0, 1.5)) if view.defect is None else 38.0
     image = bright_field(
         wave,
@@ -94,74 +97,6 @@ def simulate(view: View, seed: int) -> tuple[NDArray[np.uint8], tuple[CellTruth,
     image = image * _lamp_and_dust(generator(seed, STUDY, "instrument"))
     exposed = CAMERA.expose(rng, image * 128.0 * CAMERA.electrons_per_count).astype(np.uint8)
     return exposed, visible_cells(culture)
-
-
-def _phase(rng: np.random.Generator, culture: Culture) -> Image:
-    """How far the sample delays the light, in radians."""
-    edge, shape = culture.ground.edge_px, culture.shape
-    covered = culture.ground.label > 0
-    ruffle = band_limited_noise(rng, shape, period_px=culture.px(8.0))
-    grain = band_limited_noise(rng, shape, period_px=culture.px(2.2), octaves=0.6)
-    # a lamella that thickens towards the nucleus
-    height = covered * (1.0 - np.exp(-edge / culture.px(2.2))) * (0.30 + 0.06 * ruffle)
-    height += (
-        covered
-        * 0.70
-        * np.exp(-((culture.maps.distance_px / culture.px(5.0)) ** 2))
-        * (1.0 - np.exp(-edge / culture.px(2.5)))
-    )
-    height += 0.10 * covered * np.exp(-(((edge - culture.px(1.0)) / culture.px(0.9)) ** 2)) * (1.0 + 0.5 * ruffle)
-    height *= HEIGHT_UM
-    rounded = culture.per_cell(culture.rounded.astype(float)) > 0
-    sphere = 11.0 * np.sqrt(np.clip(1.0 - culture.ground.reach**2, 0.0, 1.0))
-    height = np.where(rounded, sphere, height)
-    # organelles make the cytoplasm uneven; nucleoplasm is a little thinner than cytoplasm, nucleoli are denser
-    density = (
-        1.0 + 0.16 * grain * (1.0 - 0.65 * culture.maps.mask) - 0.16 * culture.maps.mask + 0.75 * culture.maps.nucleoli
-    )
-    path = INDEX_STEP * height * density + 0.014 * culture.maps.envelope
-    path += 0.13 * _granules(rng, culture)
-    path += 0.0015 * band_limited_noise(rng, shape, period_px=culture.px(3.0))
-    phase = (2.0 * np.pi / WAVELENGTH_UM) * path
-    return blur(phase + _floaters(rng, culture), [(1.0, culture.px(0.28))])
-
-
-def _granules(rng: np.random.Generator, culture: Culture) -> Image:
-    """Lipid droplets and vesicles: dense points, mostly near the nucleus, many in some cells and few in others."""
-    numbers = np.minimum(rng.geometric(0.045, len(culture.nuclei)), 70)
-    owner = np.repeat(np.arange(len(culture.nuclei)), numbers)
-    nuclei = np.array([(n.outline.y, n.outline.x, n.outline.radius) for n in culture.nuclei]).reshape(-1, 3)[owner]
-    turn = rng.uniform(0, 2 * np.pi, len(owner))
-    away = 1.15 * nuclei[:, 2] + culture.px(4.5) * rng.gamma(1.2, 0.9, len(owner))
-    starts = Starts(
-        y=nuclei[:, 0] + away * np.sin(turn),
-        x=nuclei[:, 1] + away * np.cos(turn),
-        heading=turn,
-        length=np.full(len(owner), 0.9),
-        brightness=rng.lognormal(0.0, 0.5, len(owner)),
-        label=(owner + 1).astype(np.int32),
-    )
-    points = grow(rng, starts, culture.ground.label, culture.maps.mask > 0.7, bend=0.0)
-    return blur(points, [(1.4, culture.px(0.30))])
-
-
-def _floaters(rng: np.random.Generator, culture: Culture) -> Image:
-    """Dead cells and debris that float above the others: strong lenses with bright halos."""
-    phase = np.zeros(culture.shape)
-    for _ in range(int(rng.poisson(5))):
-        y, x = rng.uniform((0.0, 0.0), culture.shape)
-        radius_um = float(rng.choice([rng.uniform(0.8, 2.0), rng.uniform(4.0, 6.0)], p=[0.7, 0.3]))
-        ball = Outline(float(y), float(x), culture.px(radius_um))
-        window = ball.window(culture.shape)
-        phase[window] += 0.55 * radius_um * np.sqrt(np.clip(1.0 - ball.reach(*np.ogrid[window]) ** 2, 0.0, 1.0))
-    return phase
-
-
-def _absorption(rng: np.random.Generator, culture: Culture) -> Image:
-    """How much of the amplitude the sample takes, as an exponent: a trace in cells, more in debris."""
-    trace = 0.012 * culture.maps.mask + 0.008 * (culture.ground.label > 0)
-    flecks = np.maximum(band_limited_noise(rng, culture.shape, period_px=culture.px(3.0), octaves=0.4) - 4.0, 0.0)
-    return np.asarray(trace + 1.2 * flecks)
 
 
 def _lamp_and_dust(rng: np.random.Generator) -> Image:
@@ -215,4 +150,4 @@ def _write_view(home: Path, view: View, seed: int) -> ImageTruth:
     write_png(home / path, image)
     write_guidance(home / "guidance" / f"{view.name}-ch0.safetensors", cells)
     defects = (view.defect,) if view.defect else ()
-    return ImageTruth(path, SHAPE[1], SHAPE[0], "untreated", cells, defects=defects)
+    return ImageTruth(path, SHAPE[1], SHAPE[0], "untreated", cells, defects=defects, group=view.name)

@@ -7,7 +7,7 @@ compounds do here is what they are known for, in caricature.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,16 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chammi75.mini.camera import Camera
-from chammi75.mini.culture import CellLine, Culture, Phenotype, empty_culture, grow_culture
-from chammi75.mini.filaments import Starts, grow
-from chammi75.mini.optics import Objective, blur, illumination
+from chammi75.mini.culture import CellLine, Phenotype, empty_culture, grow_culture
+from chammi75.mini.optics import Objective, illumination
 from chammi75.mini.population import visible_cells
 from chammi75.mini.randomness import generator
 from chammi75.mini.sourcefiles import new_study_folder, write_guidance, write_ome_tiff, write_recipe, write_table
 from chammi75.mini.stains import STAINS
-from chammi75.mini.textures import Image
 from chammi75.mini.threads import map_threads
 from chammi75.mini.truth import CellTruth, ImageTruth, StudyTruth, write_truth
+from chammi75.mini.widefield import Dye, Shot, photograph, scatter_debris
 
 STUDY = "mini0001"
 SHAPE = (512, 512)
@@ -34,39 +33,14 @@ CAMERA = Camera(significant_bits=12, offset=100.0, electrons_per_count=0.6, read
 U2OS = CellLine(nucleus_radius_um=7.4, cell_radius_um=23.0, spacing_um=27.5, elongation=1.8)
 
 
-@dataclass(frozen=True)
-class Channel:
-    """One channel.
-
-    Parameters
-    ----------
-    channel_type, name : str
-        What it shows, and what the dye is called.
-    emission_um : float
-        Where the dye emits.
-    electrons, background : float
-        What a structure of brightness 1 gives per pixel, and what the medium gives.
-    haze : float
-        Share of the light that comes from out of focus.
-    """
-
-    channel_type: str
-    name: str
-    emission_um: float
-    electrons: float
-    background: float
-    haze: float
-
-
 CHANNELS = (
-    Channel("nucleus", "Hoechst 33342", 0.461, 360.0, 14.0, 0.16),
-    Channel("er", "Concanavalin A", 0.519, 620.0, 26.0, 0.24),
-    Channel("rna", "SYTO 14", 0.549, 640.0, 30.0, 0.24),
-    Channel("agp", "Phalloidin + WGA", 0.599, 760.0, 22.0, 0.22),
-    Channel("mitochondria", "MitoTracker", 0.665, 950.0, 16.0, 0.26),
+    Dye("nucleus", "Hoechst 33342", 0.461, 360.0, 14.0, 0.16),
+    Dye("er", "Concanavalin A", 0.519, 620.0, 26.0, 0.24),
+    Dye("rna", "SYTO 14", 0.549, 640.0, 30.0, 0.24),
+    Dye("agp", "Phalloidin + WGA", 0.599, 760.0, 22.0, 0.22),
+    Dye("mitochondria", "MitoTracker", 0.665, 950.0, 16.0, 0.26),
 )
 
-PLATES = ("CP7501", "CP7502")
 UNTREATED = Phenotype()
 CONDITIONS: tuple[tuple[str, str, Phenotype], ...] = (
     ("DMSO", "negative", UNTREATED),
@@ -106,33 +80,41 @@ class Field:
         return f"{self.plate}_{self.well}_s{self.fov}"
 
 
-DEFECTS: dict[tuple[str, str], tuple[Literal["exact", "near"] | None, str | None]] = {
-    ("CP7501", "B02"): ("exact", None),
-    ("CP7502", "B02"): ("near", None),
-    ("CP7501", "B03"): (None, "blurred"),
-    ("CP7502", "B03"): (None, "saturated"),
-    ("CP7501", "B04"): (None, "empty"),
+DEFECTS: dict[tuple[int, int], tuple[Literal["exact", "near"] | None, str | None]] = {
+    (0, 0): ("exact", None),
+    (1, 0): ("near", None),
+    (0, 1): (None, "blurred"),
+    (1, 1): (None, "saturated"),
+    (0, 2): (None, "empty"),
 }
-"""Wells that have a third field, which is a duplicate of the first or has a defect."""
+"""Plate of a pair, and place in a row, of wells that have a third field: a duplicate of the first, or a fault."""
+
+ROWS = "BCDEFGHIJKLMNO"
+BLOCKS = 3
+"""A plate of 384 wells has room for three blocks of columns; then the next pair of plates begins."""
 
 
 def plan(size: float) -> tuple[Field, ...]:
-    """Fields of view, 29 for a ``size`` of 1. A larger study begins with all fields of a smaller one."""
-    wells = max(1, round(size * len(CONDITIONS) * len(PLATES)))
+    """Fields of view, 29 on two plates for a ``size`` of 1. A larger study begins with all fields of a smaller one."""
     fields = []
-    for number in range(wells):
-        replicate, place = divmod(number // len(PLATES), len(CONDITIONS))
-        plate = PLATES[number % len(PLATES)]
-        # rows B to O of a 384-well plate, then the next block of columns
-        block, row = divmod(replicate, 14)
-        well = f"{'BCDEFGHIJKLMNO'[row]}{2 + place + block * len(CONDITIONS):02d}"
+    for number in range(max(1, round(size * len(CONDITIONS) * 2))):
+        replicate, place = divmod(number // 2, len(CONDITIONS))
+        pair, replicate = divmod(replicate, len(ROWS) * BLOCKS)
+        block, row = divmod(replicate, len(ROWS))
+        plate = f"CP{7501 + 2 * pair + number % 2}"
+        well = f"{ROWS[row]}{2 + place + block * len(CONDITIONS):02d}"
         reagent, control, phenotype = CONDITIONS[place]
         for fov in (1, 2):
             fields.append(Field(plate, well, fov, reagent, control, phenotype, cells_of=fov))
-        if (plate, well) in DEFECTS:
-            duplicate, defect = DEFECTS[plate, well]
+        if (number % 2, place) in DEFECTS:
+            duplicate, defect = DEFECTS[number % 2, place]
             fields.append(Field(plate, well, 3, reagent, control, phenotype, 1 if duplicate else 3, duplicate, defect))
     return tuple(fields)
+
+
+def count_images(size: float) -> int:
+    """How many images a study of ``size`` has."""
+    return len(plan(size))
 
 
 def simulate(field: Field, seed: int) -> tuple[NDArray[np.uint16], tuple[CellTruth, ...]]:
@@ -152,59 +134,23 @@ def simulate(field: Field, seed: int) -> tuple[NDArray[np.uint16], tuple[CellTru
             phenotype=field.phenotype,
         )
     shift = (5, -9) if field.duplicate == "near" else (0, 0)
-    debris = _debris(generator(seed, STUDY, cells_name, "debris"), culture)
+    rng = generator(seed, STUDY, cells_name, "debris")
+    debris = scatter_debris(rng, culture, int(rng.choice([0, 1, 2], p=[0.72, 0.2, 0.08])))
     planes = np.empty((len(CHANNELS), *SHAPE), dtype=np.uint16)
-    for index, channel in enumerate(CHANNELS):
-        stained = STAINS[channel.channel_type](generator(seed, STUDY, cells_name, channel.channel_type), culture)
-        planes[index] = _photograph(field, seed, shot, channel, stained + debris, culture, shift)
+    for index, dye in enumerate(CHANNELS):
+        stained = STAINS[dye.channel_type](generator(seed, STUDY, cells_name, dye.channel_type), culture)
+        of_plate = generator(seed, STUDY, field.plate, dye.channel_type)
+        batch = float(of_plate.lognormal(0.0, 0.08))
+        lamp = illumination(of_plate, SHAPE, falloff=0.22)
+        rng = generator(seed, STUDY, shot, dye.channel_type, "exposure")
+        # autofocus is never perfect, and each dye sits at its own height
+        defocus = 11.0 if field.defect == "blurred" else abs(float(rng.normal(0.0, 0.5)))
+        taken = Shot(defocus, 7.0 if field.defect == "saturated" else 1.0, shift)
+        batched = replace(dye, electrons=dye.electrons * batch)
+        planes[index] = photograph(
+            rng, stained + debris, culture, batched, taken, lamp, objective=OBJECTIVE, camera=CAMERA
+        )
     return planes, visible_cells(culture, shift)
-
-
-def _photograph(
-    field: Field, seed: int, shot: str, channel: Channel, sample: Image, culture: Culture, shift: tuple[int, int]
-) -> NDArray[np.uint16]:
-    plate = generator(seed, STUDY, field.plate, channel.channel_type)
-    batch = float(plate.lognormal(0.0, 0.08))
-    lamp = illumination(plate, SHAPE, falloff=0.22)
-    rng = generator(seed, STUDY, shot, channel.channel_type, "exposure")
-    # autofocus is never perfect, and each dye sits at its own height
-    defocus = 11.0 if field.defect == "blurred" else abs(float(rng.normal(0.0, 0.5)))
-    core = OBJECTIVE.psf_sigma_px(channel.emission_um, defocus)
-    # cells are thicker than the depth of field: part of their light comes from just above and below the focus
-    thick, near, far = (OBJECTIVE.to_px(length_um) for length_um in (0.55, 2.0, 8.0))
-    spread = [
-        (0.50 * (1.0 - channel.haze), core),
-        (0.50 * (1.0 - channel.haze), float(np.hypot(thick, core))),
-        (0.65 * channel.haze, float(np.hypot(near, core))),
-        (0.35 * channel.haze, float(np.hypot(far, core))),
-    ]
-    exposure = 7.0 if field.defect == "saturated" else 1.0
-    rows, columns = (slice(part.start + by, part.stop + by) for part, by in zip(culture.view, shift, strict=True))
-    light = blur(sample, spread)[rows, columns]
-    tilt_y, tilt_x = rng.uniform(-0.08, 0.08, 2)
-    medium = channel.background * (
-        1.0 + np.linspace(-tilt_y, tilt_y, SHAPE[0])[:, None] + np.linspace(-tilt_x, tilt_x, SHAPE[1])
-    )
-    return CAMERA.expose(rng, (channel.electrons * batch * light + medium) * lamp * exposure)
-
-
-def _debris(rng: np.random.Generator, culture: Culture) -> Image:
-    """Now and then a speck or a piece of lint that shines in all channels."""
-    number = int(rng.choice([0, 1, 2], p=[0.72, 0.2, 0.08]))
-    if number == 0:
-        return np.zeros(culture.shape)
-    owner = np.zeros(number, dtype=np.int32)
-    length = np.where(rng.random(number) < 0.35, culture.px(14.0), culture.px(0.9))
-    starts = Starts(
-        y=rng.uniform(0, culture.shape[0], number),
-        x=rng.uniform(0, culture.shape[1], number),
-        heading=rng.uniform(0, 2 * np.pi, number),
-        length=length * rng.uniform(0.6, 1.6, number),
-        brightness=rng.uniform(6.0, 14.0, number) * culture.px(0.9) / np.sqrt(length),
-        label=owner,
-    )
-    lint = grow(rng, starts, np.zeros(culture.shape, dtype=np.int32), np.zeros(culture.shape, dtype=bool), bend=0.04)
-    return blur(lint, [(1.0, culture.px(0.7))])
 
 
 def recipe() -> dict[str, Any]:
@@ -272,6 +218,8 @@ def _image_truth(field: Field, path: str, cells: tuple[CellTruth, ...]) -> Image
         duplicate=field.duplicate,
         duplicate_of=original,
         defects=(field.defect,) if field.defect else (),
+        group=f"{field.plate}_{field.well}_s{field.cells_of}",
+        reagent=field.reagent,
     )
 
 

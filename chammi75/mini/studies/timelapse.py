@@ -22,7 +22,7 @@ from chammi75.mini.randomness import generator
 from chammi75.mini.sourcefiles import new_study_folder, write_guidance, write_hyperstack, write_recipe
 from chammi75.mini.textures import Image, band_limited_noise
 from chammi75.mini.threads import map_threads
-from chammi75.mini.truth import CellTruth, ImageTruth, StudyTruth, write_truth
+from chammi75.mini.truth import CellTruth, ImageTruth, StudyTruth, place_in_picture, write_truth
 
 STUDY = "mini0002"
 SHAPE = (256, 256)
@@ -44,6 +44,16 @@ CHANNELS = (("His2Av-mRFP", "nucleus", 0.607), ("Spider-GFP", "membrane", 0.509)
 def movie_name(number: int) -> str:
     """Name of a movie, from 0: the date of the session, the line, and a running number."""
     return f"20240312_His2Av-Spider-Sqh_embryo{number + 1:02d}"
+
+
+def plan(size: float) -> range:
+    """Numbers of the movies of a study of ``size``, two for 1."""
+    return range(max(1, round(2 * size)))
+
+
+def count_images(size: float) -> int:
+    """How many images a study of ``size`` has."""
+    return len(plan(size)) * FRAMES * len(PLANES_UM)
 
 
 def simulate(number: int, seed: int) -> tuple[NDArray[np.uint8], list[tuple[tuple[CellTruth, ...], ...]]]:
@@ -212,11 +222,10 @@ def _visible(cells: Sequence[Columnar], ground: Ground, surface: Image, plane_um
     for cell, area in zip(cells, areas, strict=True):
         bodies = _bodies(cell, 1.0 / OBJECTIVE.pixel_size_um)
         for body, half_height, _ in bodies:
-            y, x = body.y - MARGIN, body.x - MARGIN
-            inside = 0 <= round(y) < SHAPE[0] and 0 <= round(x) < SHAPE[1]
-            if inside and area and abs(_depth(cell, surface) - plane_um) < 0.9 * half_height:
+            place = place_in_picture(body.y - MARGIN, body.x - MARGIN, SHAPE)
+            if place is not None and area and abs(_depth(cell, surface) - plane_um) < 0.9 * half_height:
                 size = max(int(area) // len(bodies), 1)
-                visible.append(CellTruth(round(x, 2), round(y, 2), size, cell.phase, cell.track, cell.parent))
+                visible.append(CellTruth(place[1], place[0], size, cell.phase, cell.track, cell.parent))
     return tuple(visible)
 
 
@@ -241,7 +250,7 @@ def recipe() -> dict[str, Any]:
 def write(folder: Path, *, size: float, seed: int) -> Path:
     """Write the study below ``folder`` and return the path of its recipe."""
     home = new_study_folder(folder, STUDY)
-    movies = map_threads(lambda number: _write_movie(home, number, seed), range(max(1, round(2 * size))))
+    movies = map_threads(lambda number: _write_movie(home, number, seed), plan(size))
     images = tuple(image for movie in movies for image in movie)
     write_truth(home, StudyTruth(STUDY, seed, size, images))
     return write_recipe(home / "recipe.yaml", recipe())
@@ -264,5 +273,7 @@ def _write_movie(home: Path, number: int, seed: int) -> list[ImageTruth]:
         for plane, cells in enumerate(slices):
             for index in range(len(CHANNELS)):
                 write_guidance(home / "guidance" / f"{name}_t{frame}_z{plane}-ch{index}.safetensors", cells)
-            images.append(ImageTruth(path, SHAPE[1], SHAPE[0], "untreated", cells, z_slice=plane, timepoint=frame))
+            images.append(
+                ImageTruth(path, SHAPE[1], SHAPE[0], "untreated", cells, z_slice=plane, timepoint=frame, group=name)
+            )
     return images

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -14,9 +15,20 @@ import yaml
 from PIL import Image
 from safetensors.numpy import load_file
 
+from chammi75.build.plan import plan_folder
+from chammi75.build.recipes import load_recipe
 from chammi75.errors import ChammiError, ReadError
-from chammi75.mini.simulate import STUDIES, write_sources
-from chammi75.mini.studies import brightfield, plate, timelapse
+from chammi75.mini.simulate import STUDIES, count_images, write_sources
+from chammi75.mini.studies import (
+    brightfield,
+    histology,
+    migration,
+    organelles,
+    plate,
+    screen,
+    timelapse,
+    yeast,
+)
 from chammi75.mini.truth import ImageTruth, StudyTruth, read_truth
 from chammi75.readers.grouping import FilePattern
 from chammi75.schemas.recipe import BuildRecipe
@@ -24,11 +36,16 @@ from chammi75.schemas.recipe import BuildRecipe
 OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 
 
+#: Sizes at which each study still has every kind of duplicate and defect that it can have.
+SIZES = {"mini0001": 0.42, "mini0004": 0.3, "mini0007": 1.0, "mini0008": 1.0}
+
+
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small set of sources that still has every kind of defect: five wells, two movies' first, some bright field."""
+    """Sources that are small, and still have every kind of duplicate and defect."""
     folder = tmp_path_factory.mktemp("sources")
-    write_sources(folder, size=0.42)
+    for name, study in STUDIES.items():
+        study.write(folder, size=SIZES.get(name, 0.5), seed=75)
     return folder
 
 
@@ -42,24 +59,31 @@ def digests(folder: Path) -> dict[str, str]:
 
 def planes_of(folder: Path, image: ImageTruth) -> np.ndarray:
     """The image's planes as (C, H, W)."""
+    if image.channel_paths:
+        files = [tifffile.imread(folder / path) for path in image.channel_paths]
+        return np.stack([pages if image.z_slice is None else pages[image.z_slice] for pages in files])
     path = folder / image.path
-    if path.suffix == ".png":
-        return np.asarray(Image.open(path))[None]
-    stack = tifffile.imread(path)
-    return stack if image.timepoint is None else stack[image.timepoint, image.z_slice]
+    pixels = np.asarray(Image.open(path)) if path.suffix == ".png" else tifffile.imread(path)
+    if pixels.ndim == 5:
+        return pixels[image.timepoint, image.z_slice]
+    if pixels.shape[-1] == 3:
+        return np.moveaxis(pixels, -1, 0)
+    return pixels if pixels.ndim == 3 else pixels[None]
 
 
 def guidance_of(folder: Path, image: ImageTruth, channel: int) -> dict[str, np.ndarray]:
-    name = Path(image.path).name
-    for suffix in (".ome.tif", ".tif", ".png"):
-        name = name.removesuffix(suffix)
-    frame = "" if image.timepoint is None else f"_t{image.timepoint}_z{image.z_slice}"
-    return load_file(folder / "guidance" / f"{name}{frame}-ch{channel}.safetensors")
+    """The guidance file that the recipe names for a channel."""
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    match = FilePattern.parse(recipe["pattern"]).match(image.path) if "pattern" in recipe else None
+    fields = dict(match.fields) if match is not None else {}
+    fields |= {"stem": re.sub(r"(\.ome)?\.[^.]+$", "", Path(image.path).name), "index": str(channel)}
+    fields |= {key: str(n) for key, n in (("z", image.z_slice), ("t", image.timepoint)) if n is not None}
+    return load_file(folder / recipe["guidance"].format(**fields))
 
 
-def test_two_runs_give_the_same_bytes_and_a_larger_size_keeps_the_first_images(tmp_path: Path) -> None:
+def test_one_process_or_two_give_the_same_bytes_and_a_larger_size_keeps_the_first_images(tmp_path: Path) -> None:
     write_sources(tmp_path / "a", size=0.1)
-    write_sources(tmp_path / "b", size=0.1)
+    write_sources(tmp_path / "b", size=0.1, workers=2)
     first = digests(tmp_path / "a")
     assert first == digests(tmp_path / "b")
     write_sources(tmp_path / "c", size=0.18)
@@ -82,13 +106,46 @@ def test_the_recipes_are_valid_and_named_for_their_studies(sources: Path) -> Non
         )
         assert recipe.source == study
         files = {path for glob in recipe.include for path in (sources / study).glob(glob)}
+        files -= {path for glob in recipe.exclude for path in (sources / study).glob(glob)}
         truth = read_truth(sources / study)
-        assert files == {sources / study / image.path for image in truth.images}
+        known = {path for image in truth.images for path in (image.channel_paths or (image.path,))}
+        assert files == {sources / study / path for path in known}
+
+
+@pytest.mark.parametrize("study", sorted(STUDIES))
+def test_the_recipes_plan_every_image_of_the_truth_and_no_other(sources: Path, study: str) -> None:
+    recipe, folder, _ = load_recipe(sources / study / "recipe.yaml")
+    plan = plan_folder(str(folder), recipe, recipe_folder=str(folder))
+    assert [finding for finding in plan.findings if "left out by include" not in finding.reason] == []
+    planned = {
+        (tuple(image.record.storage.path), image.record.geometry.z_slice, image.record.geometry.timepoint)
+        for image in plan.images
+    }
+    images = read_truth(sources / study).images
+    channels = len(recipe.channels or ())
+    expected = {(i.channel_paths or (i.path,) * channels, i.z_slice, i.timepoint) for i in images}
+    assert planned == expected
+    assert len(plan.images) == len(images)
+    for image in plan.images:
+        assert None not in (image.guidance or (None,))
+        assert None not in image.record.imaging.channel_type
+        assert image.record.biology.organism_id is not None
+        assert image.record.geometry.pixel_size_um is not None
+
+
+def test_licences_differ_and_each_recipe_says_who_gives_it(sources: Path) -> None:
+    licenses = set()
+    for study in STUDIES:
+        text = (sources / study / "recipe.yaml").read_text(encoding="utf-8")
+        license = yaml.safe_load(text)["license"]
+        assert text.splitlines()[0].endswith(f"its authors give these images under {license}.")
+        licenses.add(license)
+    assert licenses == {"CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0"}
 
 
 def test_the_patterns_read_plate_well_and_field(sources: Path) -> None:
     read = {}
-    for study in ("mini0001", "mini0003"):
+    for study in ("mini0001", "mini0003", "mini0004", "mini0008"):
         recipe = yaml.safe_load((sources / study / "recipe.yaml").read_text(encoding="utf-8"))
         pattern = FilePattern.parse(recipe["pattern"])
         matches = [pattern.match(image.path) for image in read_truth(sources / study).images]
@@ -96,6 +153,8 @@ def test_the_patterns_read_plate_well_and_field(sources: Path) -> None:
         read[study] = [match.fields for match in matches if match is not None]
     assert read["mini0001"][0] == {"plate": "CP7501", "well": "B02", "fov": "1"}
     assert read["mini0003"][0] == {"plate": "C2C12-growth", "well": "A1", "fov": "1", "image": "00d12h00m"}
+    assert read["mini0004"][0] == {"plate": "MCF7-7501", "well": "B02", "fov": "1", "channel": "1"}
+    assert read["mini0008"][0]["well"] == "A01"
 
 
 def test_ome_tiff_states_axes_channels_pixel_size_and_bits(sources: Path) -> None:
@@ -194,6 +253,32 @@ def detail(planes: np.ndarray) -> float:
     return float(power[(frequency > 1 / 12) & (frequency < 1 / 4)].sum() / power.sum())
 
 
+def test_duplicates_of_every_study_are_what_truth_says(sources: Path) -> None:
+    kinds = set()
+    for study in STUDIES:
+        truth = read_truth(sources / study)
+        for image in truth.images:
+            if image.duplicate is None:
+                continue
+            original = truth.at(image.duplicate_of or "", z_slice=image.z_slice, timepoint=image.timepoint)
+            copy, first = planes_of(sources / study, image), planes_of(sources / study, original)
+            assert np.array_equal(copy, first) == (image.duplicate == "exact")
+            assert image.group == original.group
+            if image.duplicate == "exact":
+                same_bytes = (sources / study / image.path).read_bytes() == (
+                    sources / study / original.path
+                ).read_bytes()
+                kinds.add(f"exact, {'same bytes' if same_bytes else 'another file'}")
+            else:
+                kinds.add("near")
+    assert kinds == {"exact, same bytes", "exact, another file", "near"}
+
+
+def test_every_kind_of_defect_is_there(sources: Path) -> None:
+    defects = {defect for study in STUDIES for i in read_truth(sources / study).images for defect in i.defects}
+    assert defects == {"blurred", "saturated", "empty", "debris", "swapped channels"}
+
+
 def test_movies_have_divisions_whose_daughters_name_their_mother() -> None:
     _, truth = timelapse.simulate(0, 75)
     by_frame = [{cell.track: cell for plane in frame for cell in plane} for frame in truth]
@@ -211,10 +296,23 @@ def test_movies_have_divisions_whose_daughters_name_their_mother() -> None:
     )
 
 
-def test_size_one_has_about_sixty_images() -> None:
-    images = len(plate.plan(1.0)) + 2 * 12 + len(brightfield.plan(1.0))
-    assert 50 <= images <= 70
+def test_size_one_has_about_two_hundred_images_of_eight_studies() -> None:
+    assert 180 <= count_images() <= 230
+    assert len(STUDIES) == 8
     assert {field.reagent for field in plate.plan(1.0)} == {condition[0] for condition in plate.CONDITIONS}
+
+
+def test_images_are_counted_without_being_simulated(sources: Path) -> None:
+    for name, study in STUDIES.items():
+        assert study.count_images(SIZES.get(name, 0.5)) == len(read_truth(sources / name).images)
+
+
+def test_any_size_scales_the_same_simulation() -> None:
+    assert count_images(50) == pytest.approx(50 * count_images(), rel=0.01)
+    for module in (plate, timelapse, brightfield, screen, organelles, migration, histology, yeast):
+        small, large = module.plan(0.3), module.plan(30)
+        assert large[: len(small)] == small
+        assert len(set(large)) == len(large)
 
 
 def test_a_folder_that_holds_files_is_refused(tmp_path: Path) -> None:
