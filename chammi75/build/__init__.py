@@ -6,7 +6,7 @@
 
 from chammi75.build.execute import BuildReport, build_store
 from chammi75.build.plan import plan_folder
-from chammi75.build.planned import BuildPlan, Finding, PlaneSource, PlannedImage
+from chammi75.build.planned import BuildPlan, Finding, PlaneSource, PlannedImage, Reconciliation, check_limits
 from chammi75.build.published import plan_published
 from chammi75.build.recipes import load_recipe
 
@@ -16,7 +16,9 @@ __all__ = [
     "Finding",
     "PlaneSource",
     "PlannedImage",
+    "Reconciliation",
     "build_store",
+    "check_limits",
     "load_recipe",
     "plan_folder",
     "plan_published",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from chammi75.build.planned import BuildPlan, Finding, PlannedImage
+from chammi75.build.planned import BuildPlan, Finding, PlannedImage, Reconciliation
 
 Rows = list[dict[str, Any]]
 
@@ -28,7 +28,8 @@ def describe(plan: BuildPlan, limit: int = 20) -> dict[str, Rows]:
     -------
     dict
         From a table's name to its rows: ``images`` (study, channels, size, dtype, images, bytes), ``groups`` (the files
-        of an image), ``kinds`` (kind of finding and its count), ``findings`` (kind, path, reason).
+        of an image), ``reconciliations`` (how each table met the images), ``kinds`` (kind of finding and its count),
+        ``findings`` (kind, path, reason).
     """
     by_kind: dict[str, list[Finding]] = defaultdict(list)
     for finding in plan.findings:
@@ -38,8 +39,25 @@ def describe(plan: BuildPlan, limit: int = 20) -> dict[str, Rows]:
     return {
         "images": _images(plan),
         "groups": [{"group": line} for line in plan.groups[:limit]],
+        "reconciliations": [_reconciliation(entry) for entry in plan.reconciliations],
         "kinds": [{"finding": kind, "count": len(by_kind[kind])} for kind in kinds],
         "findings": [{"finding": entry.kind, "path": entry.path, "reason": entry.reason} for entry in shown],
+    }
+
+
+def _reconciliation(entry: Reconciliation) -> dict[str, Any]:
+    return {
+        "table": entry.table,
+        "images": entry.images,
+        "with a row": entry.labelled,
+        "without": entry.unlabelled,
+        "rows": entry.rows,
+        "used": entry.rows_used,
+        "unused": entry.rows_unused,
+        "contradictions": len(entry.contradictions),
+        "images without a row": ", ".join(entry.without_row),
+        "rows without an image": ", ".join(entry.unused),
+        "above limits": "; ".join(entry.problems),
     }
 
 

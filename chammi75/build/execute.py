@@ -14,7 +14,7 @@ from threading import local
 from typing import Literal, cast
 
 from chammi75.build.encode import SourceFiles, encode_image
-from chammi75.build.planned import BuildPlan, Finding, PlannedImage
+from chammi75.build.planned import BuildPlan, Finding, PlannedImage, check_limits
 from chammi75.errors import ChammiError, ReadError, RecipeError, StoreError
 from chammi75.files import StorageOptions, create_file, filesystem_of, join_url, write_atomically
 from chammi75.schemas.manifest import StoreManifest
@@ -113,13 +113,14 @@ def build_store(
     Raises
     ------
     RecipeError
-        If two plans have one source, or different codecs.
+        If two plans have one source, or different codecs, or a table and the images disagree beyond its limits.
     StoreError
         If the target is taken, or not one image could be built.
     ChammiError
         If the target cannot be written or is full.
     """
     codec = _checked_codec(plans)
+    check_limits(plans)
     with new_store(out, storage_options) as writer:
         cuts = _cut(plans)
         threads = max(1, workers // max(len(cuts), 1))
@@ -133,7 +134,11 @@ def build_store(
                 writer.add_shard(cut.path, cut.split, result.written)
                 images += result.written.rows
         planned = sum(len(plan.images) for plan in plans)
-        report = {"planned_images": planned, "findings": [asdict(finding) for finding in findings]}
+        report = {
+            "planned_images": planned,
+            "findings": [asdict(finding) for finding in findings],
+            "reconciliations": [asdict(met) for plan in plans for met in plan.reconciliations],
+        }
         content = json.dumps(report, indent=1, ensure_ascii=False).encode() + b"\n"
         write_atomically(join_url(writer.url, REPORT), content, storage_options)
         if not images:

@@ -22,10 +22,13 @@ from chammi75.build.drafts import Draft, draft_images
 from chammi75.build.guidance import GuidanceFinder
 from chammi75.build.joins import join_tables
 from chammi75.build.listing import FoundFile, file_url, list_files
+from chammi75.build.namings import FileNaming, leave_out, names_of, report_known_names
 from chammi75.build.planned import BuildPlan, Finding, PlaneSource, PlannedImage
+from chammi75.build.platemaps import read_map
 from chammi75.build.recipes import source_id
-from chammi75.build.records import image_id, image_keys, report_calibration, report_words, write_record
-from chammi75.build.tables import Table, read_table
+from chammi75.build.records import image_id, image_keys, report_calibration, report_wells, report_words, write_record
+from chammi75.build.tables import Table
+from chammi75.build.times import number_times
 from chammi75.errors import ChammiError, ReadError, RecipeError
 from chammi75.files import StorageOptions, absolute_url, is_local, read_bytes, safe_relative_path
 from chammi75.readers.grouping import FileGroup, FilePattern, group_files
@@ -76,7 +79,7 @@ def plan_folder(
     source = recipe.source or source_id(root)
     recipe = recipe.model_copy(update={"source": source})
     beside = absolute_url(recipe_folder) if recipe_folder is not None else root
-    pattern = FilePattern.parse(recipe.pattern) if recipe.pattern is not None else None
+    names = names_of(recipe)
     options_beside = None if is_local(beside) and not is_local(root) else storage_options
     finder = GuidanceFinder(recipe.guidance, beside, options_beside) if recipe.guidance is not None else None
     tables, findings = _read_tables(recipe.tables, beside, options_beside)
@@ -85,8 +88,11 @@ def plan_folder(
         root, recipe.include, recipe.exclude, {_table_url(rule, beside) for rule in recipe.tables}, storage_options
     )
     findings += listed
-    groups, unmatched = _group(found, pattern)
-    findings += unmatched
+    if isinstance(names, FileNaming):
+        found, others = leave_out(found, names)
+        findings += others
+    groups, grouped = _group(found, names)
+    findings += grouped
     wanted = {path for group in groups for paths in group.files.values() for path in paths}
     files, unreadable = _probe_all(
         [file for file in found if file.path in wanted], recipe.axes, storage_options, workers
@@ -96,12 +102,13 @@ def plan_folder(
     findings += merged
     findings += _report_notes(files)
 
-    drafts, lines, reports = _draft_all(groups, files, recipe, pattern)
+    drafts, lines, reports = _draft_all(groups, files, recipe)
     findings += reports
     drafts, repeated = _drop_repeated(drafts, recipe)
     findings += repeated
     joined = join_tables(tables, [image_keys(draft, recipe) for draft in drafts])
     findings += joined.findings
+    findings += report_wells(drafts)
 
     urls = {file.path: file.url for file in found}
     uris: Mapping[str, str] = {} if is_local(root) else urls
@@ -128,6 +135,7 @@ def plan_folder(
         codec=recipe.codec,
         shard_bytes=recipe.shard_bytes,
         groups=tuple(lines),
+        reconciliations=joined.reconciliations,
     )
 
 
@@ -141,8 +149,7 @@ def _read_tables(
         except OSError as error:
             reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
             raise RecipeError(f"tables: {rule.path} cannot be read beside the recipe: {reason}") from error
-        wanted = [*rule.match.values(), *rule.columns.values()]
-        table, notes = read_table(content, rule.path, wanted, rule.delimiter)
+        rule, table, notes = read_map(content, rule)
         tables.append((rule, table))
         findings += notes
     return tables, findings
@@ -155,12 +162,17 @@ def _table_url(rule: TableJoin, folder: str) -> str:
         raise RecipeError(f"tables: {error}") from error
 
 
-def _group(found: Sequence[FoundFile], pattern: FilePattern | None) -> tuple[list[FileGroup], list[Finding]]:
-    if pattern is None:
-        return [FileGroup(file.path, {}, {"": (file.path,)}) for file in found], []
-    grouping = group_files((file.path for file in found), pattern)
-    reason = f"its name does not fit the pattern {pattern.text}"
-    return list(grouping.groups), [Finding("unmatched", path, reason) for path in grouping.unmatched]
+def _group(found: Sequence[FoundFile], names: FilePattern | FileNaming | None) -> tuple[list[FileGroup], list[Finding]]:
+    paths = [file.path for file in found]
+    if names is None:
+        return [FileGroup(path, {}, {"": (path,)}) for path in paths], report_known_names(paths)
+    grouping = group_files(paths, names)
+    what = "naming" if isinstance(names, FileNaming) else "pattern"
+    findings = [
+        Finding("unmatched", path, f"its name does not fit the {what} {names.text}") for path in grouping.unmatched
+    ]
+    groups, numbered = number_times(grouping.groups)
+    return groups, findings + numbered
 
 
 def _probe_all(
@@ -205,7 +217,7 @@ def _merge_companions(files: Mapping[str, ImageFile]) -> tuple[dict[str, ImageFi
 
 
 def _draft_all(
-    groups: Sequence[FileGroup], files: Mapping[str, ImageFile], recipe: BuildRecipe, pattern: FilePattern | None
+    groups: Sequence[FileGroup], files: Mapping[str, ImageFile], recipe: BuildRecipe
 ) -> tuple[list[Draft], list[str], list[Finding]]:
     tokens: dict[str, int] = defaultdict(int)
     for group in groups:
@@ -214,7 +226,7 @@ def _draft_all(
                 if not file.companions:  # its planes lie in files of several names
                     tokens[token] = max(tokens[token], *(len(series.channel_names) for series in file.series))
     layout = lay_out_channels(recipe.channels, tokens)
-    depths = _sibling_depths(groups, pattern)
+    depths = _sibling_depths(groups)
     drafts: list[Draft] = []
     lines: list[str] = []
     findings: list[Finding] = []
@@ -256,16 +268,13 @@ def _report_notes(files: Mapping[str, ImageFile]) -> list[Finding]:
     return findings
 
 
-def _sibling_depths(groups: Sequence[FileGroup], pattern: FilePattern | None) -> dict[str, int]:
-    """Of how many z-slices each group is one, where the pattern reads z and there are several."""
-    if pattern is None or "{z" not in pattern.text:
-        return {}
-    folders = re.sub(r"\{[^{}]*\}", "", pattern.text).count("/") + 1  # parts of the path that the pattern reads
+def _sibling_depths(groups: Sequence[FileGroup]) -> dict[str, int]:
+    """Of how many z-slices each group is one, where its name has z and there are several."""
     stacks: dict[tuple[str, ...], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for group in groups:
-        above = "/".join(group.identity.split("/")[:-folders])
-        others = (f"{name}={text}" for name, text in sorted(group.fields.items()) if name != "z")
-        stacks[above, *others][group.fields.get("z", "")].append(group.identity)
+        if "z" in group.fields:
+            others = (f"{name}={text}" for name, text in sorted(group.fields.items()) if name != "z")
+            stacks[group.folder, *others][group.fields["z"]].append(group.identity)
     return {
         identity: len(slices)
         for slices in stacks.values()

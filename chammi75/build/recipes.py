@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from chammi75.build.guidance import GuidanceFinder
 from chammi75.build.listing import compile_glob
+from chammi75.build.namings import load_naming
 from chammi75.errors import RecipeError
 from chammi75.readers.grouping import FilePattern
 from chammi75.schemas.recipe import RECORD_FIELDS, BuildRecipe, ChannelRule, TableJoin
@@ -103,6 +104,26 @@ def parse_recipe(content: bytes, path: str) -> BuildRecipe:
     return recipe
 
 
+def with_naming(recipe: BuildRecipe, name: str) -> BuildRecipe:
+    """A recipe whose files are named as the naming ``name`` has it.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such naming, or the recipe says otherwise.
+
+    Examples
+    --------
+    >>> with_naming(BuildRecipe(source="plate1"), "imagexpress").naming
+    'imagexpress'
+    """
+    load_naming(name)
+    said = recipe.pattern or recipe.naming
+    if said is not None and said != name:
+        raise RecipeError(f"the naming {name} is asked for, and the recipe says {said!r} of the file names: leave one")
+    return recipe.model_copy(update={"naming": name})
+
+
 def source_id(folder: str) -> str:
     """The id of a source whose recipe states none: its folder's name, what an id may not hold replaced by ``-``.
 
@@ -153,6 +174,7 @@ def _check_texts(recipe: BuildRecipe, root: yaml.Node | None, path: str) -> None
         "include": lambda: [compile_glob(glob) for glob in recipe.include],
         "exclude": lambda: [compile_glob(glob) for glob in recipe.exclude],
         "pattern": lambda: FilePattern.parse(recipe.pattern) if recipe.pattern is not None else None,
+        "naming": lambda: load_naming(recipe.naming) if recipe.naming is not None else None,
         "guidance": lambda: GuidanceFinder(recipe.guidance, "") if recipe.guidance is not None else None,
     }
     for key, check in checks.items():

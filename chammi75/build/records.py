@@ -12,6 +12,8 @@ from chammi75.build.channels import channel_panel, channel_type, nearest_word
 from chammi75.build.drafts import Draft
 from chammi75.build.joins import ImageKeys
 from chammi75.build.planned import Finding
+from chammi75.build.wells import lies_beyond_plates
+from chammi75.readers.grouping import natural_key
 from chammi75.schemas.recipe import BuildRecipe
 from chammi75.schemas.record import ImageRecord
 from chammi75.schemas.vocabulary import vocabulary
@@ -23,6 +25,7 @@ _PATTERN_FIELDS = {
     "well": "experiment.well",
     "fov": "microscopy.fov",
 }
+_FEW = 10  # wells that a finding names
 _CREDENTIALS = re.compile(r"(://)[^/@:]*:[^/@]*@")
 
 
@@ -39,7 +42,11 @@ def image_keys(draft: Draft, recipe: BuildRecipe) -> ImageKeys:
     paths = tuple(dict.fromkeys(entry.candidate.path for entry in draft.placed))
     values["storage.path"] = paths
     values["storage.filename"] = tuple(dict.fromkeys(posixpath.basename(path) for path in paths))
-    return ImageKeys(image_id(draft, recipe), values)
+    named = {dotted: draft.fields[name] for name, dotted in _PATTERN_FIELDS.items() if draft.fields.get(name)}
+    for name, number in (("z_slice", draft.z_slice), ("timepoint", draft.timepoint)):
+        if number is not None and draft.fields.get(name[0]):
+            named[f"geometry.{name}"] = str(number)
+    return ImageKeys(image_id(draft, recipe), values, named)
 
 
 def write_record(draft: Draft, recipe: BuildRecipe, stated: Mapping[str, Any], uris: Mapping[str, str]) -> ImageRecord:
@@ -126,6 +133,21 @@ def report_words(records: Iterable[ImageRecord], recipe: BuildRecipe) -> list[Fi
         hint = f"; did you mean {near!r}?" if near else ""
         findings.append(Finding("note", dotted, f"{word!r} is no word of the vocabulary and is kept as it is{hint}"))
     return findings
+
+
+def report_wells(drafts: Iterable[Draft]) -> list[Finding]:
+    """A ``note`` on wells of file names that no plate has."""
+    names: dict[str, str] = {}
+    for draft in drafts:
+        well = draft.fields.get("well", "")
+        if well not in names and lies_beyond_plates(well):
+            names[well] = draft.identity
+    if not names:
+        return []
+    few = ", ".join(sorted(names, key=natural_key)[:_FEW]) + (" …" if len(names) > _FEW else "")
+    what = f"no plate has the well{'' if len(names) == 1 else 's'} {few}"
+    reason = f"{what} (plates of 1536 wells have rows A to AF and columns 1 to 48): is the name read as it is meant?"
+    return [Finding("note", next(iter(names.values())), reason)]
 
 
 def report_calibration(draft: Draft) -> str | None:

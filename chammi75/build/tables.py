@@ -1,4 +1,4 @@
-"""Reads the CSV files that people keep beside their images, as they come out of spreadsheets and instruments."""
+"""Reads the tables that people keep beside their images, as they come out of spreadsheets and instruments."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from chammi75.build.planned import Finding
+from chammi75.build.spreadsheets import is_spreadsheet, read_sheet
 from chammi75.errors import RecipeError
 
 _DELIMITERS = (",", ";", "\t")
@@ -26,28 +27,43 @@ _STATED_DELIMITER = re.compile(r"sep=(.)(\r\n|\r|\n)", re.IGNORECASE)  # how Exc
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a table: its number as a spreadsheet counts (the header is row 1), and its cells by column, trimmed."""
+    """A row of a table: its number as a spreadsheet counts (the header is row 1), and its cells by column, trimmed.
+
+    A grid has a row for each cell that holds something, and ``cell`` is its place (``C4``).
+    """
 
     number: int
     cells: dict[str, str]
+    cell: str = field(default="", repr=False)
+
+    @property
+    def place(self) -> str:
+        """Where it stands, in words."""
+        return f"cell {self.cell}" if self.cell else f"row {self.number}"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A CSV file. ``columns`` are its column names in order; ``rows`` hold the cells of the wanted columns only."""
+    """A table. ``columns`` are its column names in order; ``rows`` hold the cells of the wanted columns only."""
 
     path: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
 
 
-def read_table(
-    content: bytes, path: str, wanted: Iterable[str], delimiter: str | None = None
-) -> tuple[Table, list[Finding]]:
-    r"""Read a CSV file.
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """What stands in a file, row by row: the number of the first row, and what separates cells (``""`` in a sheet)."""
 
-    Any line ends (LF, CRLF, CR, mixed), quoted cells of several lines, UTF-8 with or without byte order mark, UTF-16
-    and UTF-32 with one. What is not UTF-8 is read as Latin-1, which is reported.
+    rows: list[list[str]]
+    first: int
+    delimiter: str
+
+
+def read_table(
+    content: bytes, path: str, wanted: Iterable[str], delimiter: str | None = None, sheet: str | None = None
+) -> tuple[Table, list[Finding]]:
+    r"""Read a table of rows below a header: CSV, TSV or XLSX, told by the content.
 
     Parameters
     ----------
@@ -57,15 +73,15 @@ def read_table(
         Its path, for messages.
     wanted : iterable of str
         Names of the columns that are needed.
-    delimiter : str, optional
-        What separates cells; left out, the one of ``, ;`` and tab that finds the wanted columns.
+    delimiter, sheet : str, optional
+        As for :func:`read_cells`.
 
     Returns
     -------
     table : Table
     findings : list of Finding
         Rows that are shorter than the header (``note``: what they lack is empty) or longer (``unused_row``: left out,
-        as nobody knows which of its cells is one too many), and the encoding if it was guessed (``note``).
+        as nobody knows which of its cells is one too many), and what :func:`read_cells` remarks.
 
     Raises
     ------
@@ -79,29 +95,22 @@ def read_table(
     (Row(number=2, cells={'well': 'A01', 'line': 'U2OS'}),)
     """
     needed = list(dict.fromkeys(wanted))
-    text, findings = _decode(content, path)
-    first = 1
-    stated = _STATED_DELIMITER.match(text)
-    if stated:
-        text, first, delimiter = text[stated.end() :], 2, delimiter or stated[1]
-    separator = delimiter or _detect_delimiter(text, needed)
-    if separator in '"\r\n':
-        raise RecipeError(f"{path}: {separator!r} cannot be a delimiter; comma, semicolon and tab are usual")
-    records = _records(text, separator, path)
-    header_at = next((at for at, record in enumerate(records) if any(cell.strip() for cell in record)), None)
+    cells, findings = read_cells(content, path, needed, delimiter, sheet)
+    header_at = next((at for at, record in enumerate(cells.rows) if any(cell.strip() for cell in record)), None)
     if header_at is None:
         raise RecipeError(f"{path}: the table is empty; a first row with the names of its columns is needed")
-    columns = tuple(cell.strip() for cell in records[header_at])
+    columns = tuple(cell.strip() for cell in cells.rows[header_at])
     places = _find_columns(columns, needed, path)
     rows = []
-    for number, record in enumerate(records[header_at + 1 :], start=first + header_at + 1):
+    for number, record in enumerate(cells.rows[header_at + 1 :], start=cells.first + header_at + 1):
         if not any(cell.strip() for cell in record):
             continue  # a blank line, or the empty rows that spreadsheets export below a table
         if len(record) != len(columns):
             more = any(cell.strip() for cell in record[len(columns) :])
             if more:
                 reason = f"row {number} has {len(record)} cells, the header has {len(columns)}: left out"
-                findings.append(Finding("unused_row", path, f"{reason} (put cells that hold {separator!r} in quotes)"))
+                hint = f"put cells that hold {cells.delimiter!r} in quotes"
+                findings.append(Finding("unused_row", path, f"{reason} ({hint})"))
                 continue
             if len(record) < len(columns):
                 reason = (
@@ -110,6 +119,48 @@ def read_table(
                 findings.append(Finding("note", path, reason))
         rows.append(Row(number, {name: record[at].strip() if at < len(record) else "" for name, at in places.items()}))
     return Table(path, columns, tuple(rows)), findings
+
+
+def read_cells(
+    content: bytes, path: str, needed: Sequence[str] = (), delimiter: str | None = None, sheet: str | None = None
+) -> tuple[Cells, list[Finding]]:
+    """What stands in the rows of a CSV, TSV or XLSX file.
+
+    Of text any line ends (LF, CRLF, CR, mixed), quoted cells of several lines, UTF-8 with or without byte order mark,
+    UTF-16 and UTF-32 with one. What is not UTF-8 is read as Latin-1, which is reported.
+
+    Parameters
+    ----------
+    content : bytes
+        The file.
+    path : str
+        Its path, for messages.
+    needed : sequence of str
+        Names of columns by which the delimiter is detected.
+    delimiter : str, optional
+        What separates cells of text; left out, the one of ``, ;`` and tab that finds the needed columns.
+    sheet : str, optional
+        Of a spreadsheet; left out, the first.
+
+    Raises
+    ------
+    RecipeError
+        If the file is neither.
+    """
+    if is_spreadsheet(content, path):
+        rows, findings = read_sheet(content, path, sheet)
+        return Cells(rows, 1, ""), findings
+    if sheet is not None:
+        raise RecipeError(f"{path}: sheet ({sheet}) is for XLSX files, and this is text")
+    text, findings = _decode(content, path)
+    first = 1
+    stated = _STATED_DELIMITER.match(text)
+    if stated:
+        text, first, delimiter = text[stated.end() :], 2, delimiter or stated[1]
+    separator = delimiter or _detect_delimiter(text, needed)
+    if separator in '"\r\n':
+        raise RecipeError(f"{path}: {separator!r} cannot be a delimiter; comma, semicolon and tab are usual")
+    return Cells(_records(text, separator, path), first, separator), findings
 
 
 def _decode(content: bytes, path: str) -> tuple[str, list[Finding]]:
@@ -121,7 +172,7 @@ def _decode(content: bytes, path: str) -> tuple[str, list[Finding]]:
                 reason = f"it begins as {encoding} text and goes on as something else (byte {error.start})"
                 raise RecipeError(f"{path}: the table cannot be read: {reason}; save it as UTF-8") from error
     if b"\0" in content:
-        raise RecipeError(f"{path}: this is no text (it holds zero bytes); save the table as CSV in UTF-8")
+        raise RecipeError(f"{path}: this is no text (it holds zero bytes); save the table as CSV in UTF-8, or as XLSX")
     try:
         return content.decode("utf-8"), []
     except UnicodeDecodeError as error:

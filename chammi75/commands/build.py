@@ -27,6 +27,10 @@ def build(
     sources: Annotated[list[str], typer.Argument(metavar="DIR|RECIPE…", help="Folders of images, or recipes (YAML).")],
     out: Annotated[Optional[str], typer.Option("--out", help="Folder of the new store: absent or empty.")] = None,  # noqa: UP045
     recipe: Annotated[Optional[Path], typer.Option("--recipe", help="Recipe for the one folder that is given.")] = None,  # noqa: UP045
+    naming: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--naming", help="How the microscope names files (imagexpress …), if the recipe does not say it."),
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show what would be built, and write nothing.")] = False,
     workers: Workers = DEFAULT_WORKERS,
     as_json: Json = False,
@@ -46,16 +50,18 @@ def build(
     record: {biology.organism: Drosophila melanogaster, microscopy.magnification: 20}
     """
     from chammi75.build.execute import build_store
+    from chammi75.build.planned import check_limits
     from chammi75.terminal import progress
 
     if out is None and not plan:
         raise typer.BadParameter("name the new store, or ask for --plan", param_hint="--out")
     if recipe is not None and len(sources) != 1:
         raise typer.BadParameter("a recipe goes with one folder", param_hint="--recipe")
-    plans = [_plan(source, recipe, workers) for source in sources]
+    plans = [_plan(source, recipe, naming, workers) for source in sources]
     if plan or out is None:
-        with_recipe = recipe is not None or all(_is_recipe(source) for source in sources)
-        _show_plans(plans, as_json, with_recipe)
+        is_grouped = bool(recipe or naming) or all(_is_recipe(source) for source in sources)
+        _show_plans(plans, as_json, is_grouped)
+        check_limits(plans)
         return
     with progress("build", sum(len(one.images) for one in plans)) as advance:
         report = build_store(plans, out, workers=workers, advance=advance)
@@ -83,23 +89,25 @@ def convert(
     show_report(report, as_json)
 
 
-def _plan(source: str, recipe_path: Path | None, workers: int) -> BuildPlan:
+def _plan(source: str, recipe_path: Path | None, naming: str | None, workers: int) -> BuildPlan:
     """The plan of a folder, with the recipe given or a plain one; or of a recipe, for the folder that it lies in."""
     from chammi75.build.plan import plan_folder
-    from chammi75.build.recipes import load_recipe
+    from chammi75.build.recipes import load_recipe, with_naming
     from chammi75.files import is_local, local_path
     from chammi75.schemas.recipe import BuildRecipe
 
-    if recipe_path is None and _is_recipe(source):
-        recipe, folder, digest = load_recipe(source)
-        return plan_folder(str(folder), recipe, recipe_folder=str(folder), recipe_sha256=digest, workers=workers)
-    if is_local(source) and not local_path(source).is_dir():
+    stated = source if recipe_path is None and _is_recipe(source) else recipe_path
+    recipe, folder, digest = (BuildRecipe(), None, "") if stated is None else load_recipe(stated)
+    if naming is not None:
+        recipe, digest = with_naming(recipe, naming), ""  # another recipe than that of the file
+    if stated is source:
+        source = str(folder)
+    elif is_local(source) and not local_path(source).is_dir():
         raise ChammiError(
             f"{source}: there is no such folder (give a folder of images, or a recipe that ends with .yaml)"
         )
-    if recipe_path is None:
-        return plan_folder(source, BuildRecipe(), workers=workers)
-    recipe, folder, digest = load_recipe(recipe_path)
+    if folder is None:
+        return plan_folder(source, recipe, workers=workers)
     return plan_folder(source, recipe, recipe_folder=str(folder), recipe_sha256=digest, workers=workers)
 
 
@@ -107,7 +115,7 @@ def _is_recipe(source: str) -> bool:
     return source.lower().endswith((".yaml", ".yml"))
 
 
-def _show_plans(plans: Sequence[BuildPlan], as_json: bool, with_recipe: bool) -> None:
+def _show_plans(plans: Sequence[BuildPlan], as_json: bool, is_grouped: bool) -> None:
     from chammi75.build.description import describe
     from chammi75.terminal import human_bytes, print_json, print_line, table
 
@@ -118,6 +126,7 @@ def _show_plans(plans: Sequence[BuildPlan], as_json: bool, with_recipe: bool) ->
     titles = {
         "images": "Images",
         "groups": "Each image and its files",
+        "reconciliations": "Tables and images",
         "kinds": "Findings",
         "findings": "The findings",
     }
@@ -132,9 +141,11 @@ def _show_plans(plans: Sequence[BuildPlan], as_json: bool, with_recipe: bool) ->
                 table(description[name], title=title)
         _say_what_is_left_out("images", len(description["groups"]), len(plan.images))
         _say_what_is_left_out("findings", len(description["findings"]), len(plan.findings))
-    if not with_recipe:
-        print_line("Without a recipe each file is an image of its own. If channels lie in files of their own, write a")
-        print_line("recipe whose pattern says how files are named (chammi75 build --help), and give it with --recipe.")
+    if not is_grouped:
+        print_line("Without a recipe each file is an image of its own. If channels lie in files of their own, give the")
+        print_line(
+            "microscope's --naming, or a --recipe whose pattern says how files are named (chammi75 build --help)."
+        )
     print_line("Nothing was written. To build it: the same command with --out STORE in place of --plan.")
 
 

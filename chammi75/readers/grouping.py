@@ -11,8 +11,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from chammi75.errors import RecipeError
 
@@ -34,6 +35,7 @@ _FREE = frozenset({_TEXT, _DEFAULTS["*"]})
 _SUFFIX = re.compile(
     r"(\.ome)?\.(tiff?|btf|tf[28]|png|stk|lsm|svs|jpe?g|jp2|bmp|gif|czi|nd2|lif|flex|dib|dv|mrc|zarr)$", re.IGNORECASE
 )
+_LONGEST_SUFFIX = len(".ome.tiff")
 _LONGEST_PATTERN = 500
 _LONGEST_PATH = 4096
 # A repeated group that itself repeats something, "(a+)+": the one shape that makes matching take for ever.
@@ -50,10 +52,21 @@ class PatternMatch:
         Placeholder to text; a ``well`` is added where ``row`` and ``column`` are given instead (row 1 is A).
     identity : str
         The path with its channel and its ``{*}`` parts replaced by ``*``: equal for the files of one image.
+    folder : str
+        The part of the path before what the pattern reads.
     """
 
     fields: Mapping[str, str]
     identity: str
+    folder: str = ""
+
+
+class NameReader(Protocol):
+    """What reads file names: a `FilePattern`, or several of them."""
+
+    def match(self, relative_path: str) -> PatternMatch | None:
+        """What the name says, or None if it is no such name."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -69,10 +82,11 @@ class FilePattern:
     def parse(cls, text: str) -> FilePattern:
         r"""Read a pattern such as ``"{plate}_{well}_s{fov}_w{channel}"``.
 
-        Placeholders: study, plate, well, row, column, fov, channel, z, t, image (any other part of what makes an image)
-        and ``{*}`` (text that does not matter). Each may carry a regular expression, ``{channel:\d}``; a literal brace
-        is ``{{``. With a ``/`` the pattern is matched against as many trailing parts of the path as it has, else
-        against the file name; without a file suffix it is matched against the name without its own.
+        Placeholders: study, plate, well, row, column, fov, channel, z, t, image (any other part of what makes an image;
+        it may occur several times) and ``{*}`` (text that does not matter). Each may carry a regular expression,
+        ``{channel:\d}``; a literal brace is ``{{``. With a ``/`` (in a regular expression, too) the pattern is matched
+        against as many trailing parts of the path as it has, else against the file name; without a file suffix it is
+        matched against the name without its own.
 
         Raises
         ------
@@ -82,24 +96,24 @@ class FilePattern:
         """
         if not text or len(text) > _LONGEST_PATTERN:
             raise _wrong(text[:60], f"it has {len(text)} characters; 1 to {_LONGEST_PATTERN} are accepted")
-        pieces, names, wildcards, before = [], set[str](), 0, None
+        pieces, names, wildcards, before, folders = [], set[str](), 0, None, 0
         for literal, name, own_regex in _scan(text):
             if literal:
                 pieces.append(re.escape(literal))
-                before = None
+                before, folders = None, folders + literal.count("/")
                 continue
             if name not in _DEFAULTS:
                 raise _wrong(text, f"{{{name}}} is no placeholder; accepted: {', '.join(_DEFAULTS)}")
-            if name in names:
+            if name in names and name != "image":
                 raise _wrong(text, f"{{{name}}} occurs twice; use {{*}} or a regular expression for the second")
             regex = _checked(own_regex, text) if own_regex is not None else _DEFAULTS[name]
             if regex in _FREE and before in _FREE:
                 raise _wrong(
                     text, f"nothing says where the text before {{{name}}} ends; write text or a regex between them"
                 )
-            before = regex
-            group = f"_{wildcards}" if name == "*" else name
-            wildcards += name == "*"
+            before, folders = regex, folders + _slashes(own_regex or "")
+            group = f"_{wildcards}" if name == "*" else f"image_{wildcards}" if name in names else name
+            wildcards += name == "*" or name in names
             if name != "*":
                 names.add(name)
             pieces.append(f"(?P<{group}>{regex})")
@@ -110,7 +124,7 @@ class FilePattern:
         if not names:
             raise _wrong(text, f"it has no placeholder; accepted: {', '.join(_DEFAULTS)}")
         literals = "".join(literal or "\0" for literal, _, _ in _scan(text))
-        return cls(text, compiled, literals.count("/") + 1, _SUFFIX.search(literals) is not None)
+        return cls(text, compiled, folders + 1, _SUFFIX.search(literals) is not None)
 
     def match(self, relative_path: str) -> PatternMatch | None:
         """What the pattern reads from a path, or None if it does not fit.
@@ -122,24 +136,49 @@ class FilePattern:
         >>> FilePattern.parse("{plate}_{well}").match("notes.txt") is None
         True
         """
-        path = relative_path.replace("\\", "/")
-        parts = path.split("/")
-        if len(parts) < self._components or len(path) > _LONGEST_PATH:
+        return match_first((self,), relative_path)
+
+    def _read(self, path: str, starts: Sequence[int], stem: int) -> PatternMatch | None:
+        """What it reads from a path whose parts begin at ``starts`` (the last first) and whose suffix at ``stem``."""
+        if len(starts) < self._components:
             return None
-        start = len(path) - len("/".join(parts[-self._components :]))
-        suffix = None if self._has_suffix else _SUFFIX.search(path)
-        end = suffix.start() if suffix else len(path)
-        found = self._regex.fullmatch(path, start, end)
+        start = starts[self._components - 1]
+        found = self._regex.fullmatch(path, start, len(path) if self._has_suffix else stem)
         if found is None:
             return None
-        fields = {
-            name: value for name, value in found.groupdict().items() if not name.startswith("_") and value is not None
-        }
+        fields: dict[str, str] = {}
+        for name, value in found.groupdict().items():
+            if name.startswith("image_") and value is not None:
+                fields["image"] = f"{fields['image']} {value}"
+            elif not name.startswith("_") and value is not None:
+                fields[name] = value
         if "well" not in fields and "row" in fields and "column" in fields:
             well = _well(fields["row"], fields["column"])
             if well is not None:
                 fields["well"] = well
-        return PatternMatch(fields, _starred(path, found))
+        return PatternMatch(fields, _starred(path, found), path[:start].rstrip("/"))
+
+
+def match_first(patterns: Sequence[FilePattern], relative_path: str) -> PatternMatch | None:
+    """What the first of several patterns that fits reads from a path, or None if none fits.
+
+    Examples
+    --------
+    >>> stacks, planes = FilePattern.parse("ZStep_{z}/{well}"), FilePattern.parse("{well}")
+    >>> match_first((stacks, planes), "ZStep_2/A01.tif").fields, match_first((stacks, planes), "x/A01.tif").fields
+    ({'z': '2', 'well': 'A01'}, {'well': 'A01'})
+    """
+    path = relative_path.replace("\\", "/")
+    if len(path) > _LONGEST_PATH:
+        return None
+    starts = [0, *(at + 1 for at, character in enumerate(path) if character == "/")][::-1]
+    suffix = _SUFFIX.search(path, max(0, len(path) - _LONGEST_SUFFIX))
+    stem = suffix.start() if suffix else len(path)
+    for pattern in patterns:
+        found = pattern._read(path, starts, stem)
+        if found is not None:
+            return found
+    return None
 
 
 @dataclass(frozen=True)
@@ -155,11 +194,14 @@ class FileGroup:
     files : mapping
         Channel to its paths, in natural order; more than one path is a conflict that the caller must report. The
         channel is ``""`` where the pattern has none.
+    folder : str
+        Their path before what the pattern reads.
     """
 
     identity: str
     fields: Mapping[str, str]
     files: Mapping[str, tuple[str, ...]]
+    folder: str = ""
 
     @property
     def conflicts(self) -> tuple[str, ...]:
@@ -175,7 +217,7 @@ class Grouping:
     unmatched: tuple[str, ...]
 
 
-def group_files(paths: Iterable[str], pattern: FilePattern) -> Grouping:
+def group_files(paths: Iterable[str], pattern: NameReader) -> Grouping:
     """Group relative paths into images; one image is multi-channel at one z and one t.
 
     Examples
@@ -187,20 +229,21 @@ def group_files(paths: Iterable[str], pattern: FilePattern) -> Grouping:
     ('notes',)
     """
     found: dict[str, dict[str, list[str]]] = {}
-    fields: dict[str, dict[str, str]] = {}
+    said: dict[str, PatternMatch] = {}
     unmatched = []
     for path in sorted(set(paths), key=natural_key):
         match = pattern.match(path)
         if match is None:
             unmatched.append(path)
             continue
-        fields.setdefault(match.identity, {name: text for name, text in match.fields.items() if name != "channel"})
+        said.setdefault(match.identity, match)
         found.setdefault(match.identity, {}).setdefault(match.fields.get("channel", ""), []).append(path)
     groups = []
     for identity in sorted(found, key=natural_key):
         channels = found[identity]
         files = {channel: tuple(channels[channel]) for channel in sorted(channels, key=natural_key)}
-        groups.append(FileGroup(identity, fields[identity], files))
+        fields = {name: text for name, text in said[identity].fields.items() if name != "channel"}
+        groups.append(FileGroup(identity, fields, files, said[identity].folder))
     return Grouping(tuple(groups), tuple(unmatched))
 
 
@@ -251,6 +294,11 @@ def _closing(text: str, start: int) -> int:
                 return position
         position += 1
     raise _wrong(text, f"the brace at character {start} is not closed")
+
+
+def _slashes(regex: str) -> int:
+    """How many slashes a regular expression reads; those in ``[^/]`` are none that it reads."""
+    return re.sub(r"\[[^\]]*\]", "", regex).count("/")
 
 
 def _checked(regex: str, text: str) -> str:

@@ -64,13 +64,30 @@ def _allow_short_forms(schema: dict[str, Any]) -> None:
 
 
 class TableJoin(Model):
-    """A CSV file that says what wells or files are."""
+    """A table (CSV, TSV or XLSX) that says what wells or files are: rows with columns, or a grid as a plate lies."""
 
-    path: str = Field(description="The file, relative to the recipe.")
-    match: dict[str, str] = Field(min_length=1, description="Record field -> column, by which rows are joined.")
-    columns: dict[str, str] = Field(min_length=1, description="Record field -> column, which is taken over.")
+    path: str = Field(description="The file, relative to the recipe: CSV, TSV or XLSX.")
+    layout: Literal["rows", "grid"] = Field(
+        "rows", description="rows: a header and a row for each well or file; grid: letters down, columns across."
+    )
+    match: dict[str, str] = Field({}, description="Record field -> column, by which rows are joined.")
+    columns: dict[str, str] = Field({}, description="Record field -> column, which is taken over.")
+    value: str | None = Field(None, description="Record field that the cells of a grid state (experiment.reagent).")
+    only: dict[str, str] = Field(
+        {}, description="Record field -> text: the images that the table speaks of (experiment.plate: P1), if not all."
+    )
+    sheet: str | None = Field(None, description="Sheet of an XLSX file; the first where it is left out.")
     delimiter: str | None = Field(
         None, min_length=1, max_length=1, description="Comma, semicolon or tab; None: detected."
+    )
+    max_unlabelled: float = Field(
+        0.1, ge=0, le=1, description="Which part of the images may have no row; above it a build is refused."
+    )
+    max_unused: float = Field(
+        1.0, ge=0, le=1, description="Which part of the rows may fit no image; above it a build is refused."
+    )
+    max_contradictions: int = Field(
+        0, ge=0, description="How often the table may contradict itself, another or the file names (then: unknown)."
     )
 
     @field_validator("match")
@@ -78,10 +95,35 @@ class TableJoin(Model):
     def _match_fields_are_known(cls, value: dict[str, str]) -> dict[str, str]:
         return _known(value, MATCH_FIELDS, "match")
 
+    @field_validator("only")
+    @classmethod
+    def _only_fields_are_known(cls, value: dict[str, str]) -> dict[str, str]:
+        return _known(value, MATCH_FIELDS, "only")
+
+    @field_validator("value")
+    @classmethod
+    def _value_is_a_known_field(cls, value: str | None) -> str | None:
+        return value if value is None else next(iter(_known({value: ""}, RECORD_FIELDS, "value")))
+
     @field_validator("columns")
     @classmethod
     def _column_fields_are_known(cls, value: dict[str, str]) -> dict[str, str]:
         return _known(value, RECORD_FIELDS, "columns")
+
+    @model_validator(mode="after")
+    def _keys_fit_the_layout(self) -> TableJoin:
+        if self.layout == "grid":
+            if self.value is None:
+                raise ValueError("value is missing: the record field that the cells of a grid state")
+            if self.match or self.columns:
+                raise ValueError("match and columns are for layout: rows; a grid has wells and one value")
+        elif self.value is not None:
+            raise ValueError("value is for layout: grid; with rows, columns says what is taken over")
+        else:
+            for name in ("match", "columns"):
+                if not getattr(self, name):
+                    raise ValueError(f"{name} is missing: {type(self).model_fields[name].description}")
+        return self
 
 
 class BuildRecipe(Model):
@@ -108,6 +150,9 @@ class BuildRecipe(Model):
         description="What file names say: '{plate}_{well}_s{fov}_w{channel}'. Files that differ in {channel} only are"
         " one image.",
     )
+    naming: str | None = Field(
+        None, description="Whose names the files have, in place of a pattern: imagexpress, opera-harmony, cellvoyager …"
+    )
     axes: str | None = Field(
         None,
         pattern=r"^[TZCS]*YXS?$",
@@ -123,7 +168,7 @@ class BuildRecipe(Model):
         "keep", description="Images that lack a channel: keep what is there, or skip them. Both are reported."
     )
     record: dict[str, Any] = Field({}, description="Record fields that are the same for all images.")
-    tables: list[TableJoin] = Field([], description="CSV files that say what wells or files are.")
+    tables: list[TableJoin] = Field([], description="Tables (CSV, TSV, XLSX) that say what wells or files are.")
     guidance: str | None = Field(
         None,
         description="Path of published-style guidance files, with the pattern's fields, {stem}, {z}, {t} and {index}"
@@ -150,6 +195,12 @@ class BuildRecipe(Model):
         geometry = {key.split(".")[1]: entry for key, entry in checked.items() if key.startswith("geometry.")}
         Geometry.model_validate({"width": 1, "height": 1, "channels": 1, "dtype": "uint8", **geometry})
         return checked
+
+    @model_validator(mode="after")
+    def _names_are_read_one_way(self) -> BuildRecipe:
+        if self.pattern is not None and self.naming is not None:
+            raise ValueError("naming: pattern says how files are named, too: leave one of them")
+        return self
 
     @model_validator(mode="after")
     def _channel_names_differ(self) -> BuildRecipe:

@@ -53,6 +53,14 @@ def _fields(pattern: str, path: str) -> dict[str, str] | None:
         ("{plate}.{well}", "p.v2.A01", {"plate": "p.v2", "well": "A01"}),
         ("a+b{fov}", "a+b1.tif", {"fov": "1"}),
         ("a+b{fov}", "aab1.tif", None),
+        (
+            "{plate:[^/]+/Plate[0-9]+}/{well}",
+            "images/HEPG2-01/Plate1/B02.png",
+            {"plate": "HEPG2-01/Plate1", "well": "B02"},
+        ),
+        ("{t:[0-9]{4}/[0-9]{2}}/{well}", "x/2401/15/B02.png", {"t": "2401/15", "well": "B02"}),
+        ("{t:[0-9]{4}/[0-9]{2}}/{well}", "15/B02.png", None),
+        ("{image}--{image}--{well}", "a--b--A01.tif", {"image": "a b", "well": "A01"}),
     ],
 )
 def test_a_pattern_reads_its_fields(pattern: str, path: str, fields: dict[str, str] | None) -> None:
@@ -177,3 +185,14 @@ def test_grouping_loses_no_file_and_does_not_depend_on_order(
     assert sorted([*held, *grouping.unmatched]) == paths
     shuffler.shuffle(paths)
     assert group_files(paths, pattern) == grouping
+
+
+def test_a_group_knows_the_folder_above_what_its_pattern_reads() -> None:
+    grouping = group_files(["a/b/Z1/p_w1.tif", "Z1/p_w1.tif"], FilePattern.parse("Z{z}/{plate}_w{channel}"))
+    assert [group.folder for group in grouping.groups] == ["", "a/b"]
+
+
+def test_every_part_of_a_repeated_image_is_part_of_the_identity() -> None:
+    pattern = FilePattern.parse("{image:[0-9]}/{well}_{image}_w{channel}")
+    identities = [group.identity for group in group_files(["1/A01_x_w1.tif", "2/A01_x_w1.tif"], pattern).groups]
+    assert identities == ["1/A01_x_w*.tif", "2/A01_x_w*.tif"]
