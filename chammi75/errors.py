@@ -57,3 +57,7 @@ class FilterError(ChammiError, ValueError):
 
 class MissingDependencyError(ChammiError, ImportError):
     """A package that an optional part of chammi75 needs is not installed; the message names the extra."""
+
+
+class ChammiWarning(UserWarning):
+    """Base of all warnings of this library: something was left out or is slower, and the work goes on."""

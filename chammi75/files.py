@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,9 +16,31 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from chammi75.errors import ChammiError
+from chammi75.remote import S3_PROTOCOLS, explain, is_unreachable, reading_errors, s3_options
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
+
+__all__ = [
+    "StorageOptions",
+    "absolute_url",
+    "create_file",
+    "exists",
+    "explain",
+    "filesystem_of",
+    "is_local",
+    "is_unreachable",
+    "join_url",
+    "local_path",
+    "look_afresh",
+    "open_url",
+    "read_bytes",
+    "read_files",
+    "read_ranges",
+    "reading_errors",
+    "safe_relative_path",
+    "write_atomically",
+]
 
 StorageOptions = Mapping[str, Any]
 
@@ -105,9 +126,21 @@ def safe_relative_path(path: str) -> str:
 
 
 def filesystem_of(
-    url: str | os.PathLike[str], storage_options: StorageOptions | None = None
+    url: str | os.PathLike[str], storage_options: StorageOptions | None = None, *, writing: bool = False
 ) -> tuple[AbstractFileSystem, str]:
     """The fsspec filesystem of ``url`` and the path on it.
+
+    S3 is read anonymously unless the options say something of credentials, and written with a signature. What is in
+    a zip archive (``zip://member::archive``) is read by byte ranges of the archive, whose directory is read once.
+
+    Parameters
+    ----------
+    url : str or path
+        A local path or any URL that fsspec knows.
+    storage_options : mapping, optional
+        For the filesystem; in a chained URL, for its last link.
+    writing : bool
+        Whether something will be written there, or looked at before it is.
 
     Raises
     ------
@@ -116,11 +149,42 @@ def filesystem_of(
     """
     from fsspec.core import url_to_fs
 
+    text = absolute_url(url)
+    first, chained, rest = text.partition("::")
+    if chained and first.startswith("zip://"):
+        from chammi75.archive import open_archive
+
+        filesystem, path = filesystem_of(rest, storage_options)
+        return open_archive(filesystem, path, rest), first.removeprefix("zip://").strip("/")
+    options = dict(storage_options or {})
+    last = text.rsplit("::", 1)[-1].partition("://")[0]
+    if last in S3_PROTOCOLS and not chained:
+        options = s3_options(options, writing=writing)
+    elif chained and _SCHEME.match(text):
+        links = {link.partition("://")[0] for link in text.split("::")} - {last}
+        others = {link: options.pop(link) for link in links if isinstance(options.get(link), Mapping)}
+        inner = options.get(last, options)
+        options = {**others, last: s3_options(inner, writing=writing) if last in S3_PROTOCOLS else dict(inner)}
     try:
-        filesystem, path = url_to_fs(absolute_url(url), **dict(storage_options or {}))
+        filesystem, path = url_to_fs(text, **options)
     except (ValueError, ImportError) as error:
         raise ChammiError(f"{os.fspath(url)} cannot be opened: {error}") from error
     return filesystem, path
+
+
+def look_afresh(url: str, storage_options: StorageOptions | None = None) -> None:
+    """Forget what was known of a remote place: its folders are listed, and its files looked at, again.
+
+    Filesystems remember listings for as long as a process runs; who opens a dataset wants it as it is now.
+    """
+    if is_local(url):
+        return
+    from chammi75.archive import forget_archives
+
+    forget_archives()
+    text = absolute_url(url)
+    filesystem, _ = filesystem_of(text.partition("::")[2] if text.startswith("zip://") else text, storage_options)
+    filesystem.invalidate_cache()
 
 
 @contextmanager
@@ -132,7 +196,7 @@ def open_url(
     Raises
     ------
     FileNotFoundError, PermissionError, OSError
-        As the filesystem raises them.
+        As the filesystem raises them (see ``reading_errors``).
     """
     if is_local(url):
         with open(local_path(url), mode) as file:
@@ -171,21 +235,55 @@ def read_ranges(
     return [bytes(part) for part in filesystem.cat_ranges([path] * len(ranges), starts, ends, on_error="raise")]
 
 
-def reading_errors() -> tuple[type[Exception], ...]:
-    """What reading a URL may raise: OSError, and what the network libraries in use raise that is none.
+def read_files(
+    urls: Sequence[str],
+    storage_options: StorageOptions | None = None,
+    *,
+    missing_ok: bool = False,
+    at_most: int | None = None,
+) -> list[bytes | None]:
+    """Whole files of one place, in their order; remote ones are asked for concurrently.
 
-    Examples
-    --------
-    >>> OSError in reading_errors()
-    True
+    Parameters
+    ----------
+    urls : sequence of str
+        Files on one filesystem.
+    storage_options : mapping, optional
+        For that filesystem.
+    missing_ok : bool
+        Whether None stands for a file that is not there; else that is an error.
+    at_most : int, optional
+        Bytes that are read of each.
     """
-    kinds = (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"))
-    return (OSError, *(getattr(sys.modules[module], name) for module, name in kinds if module in sys.modules))
+    found: list[Any] = []
+    if all(is_local(url) for url in urls):
+        for url in urls:
+            try:
+                with open(local_path(url), "rb") as file:
+                    found.append(file.read(at_most))
+            except FileNotFoundError as error:
+                found.append(error)
+    else:
+        places = [filesystem_of(url, storage_options) for url in urls]
+        paths = [path for _, path in places]
+        starts, ends = (None, None) if at_most is None else (0, at_most)
+        found = places[0][0].cat_ranges(paths, [starts] * len(paths), [ends] * len(paths), on_error="return")
+    contents: list[bytes | None] = []
+    for part in found:
+        if isinstance(part, FileNotFoundError) and missing_ok:
+            contents.append(None)
+        elif isinstance(part, BaseException):
+            raise part
+        else:
+            contents.append(bytes(part))
+    return contents
 
 
-def exists(url: str | os.PathLike[str], storage_options: StorageOptions | None = None) -> bool:
-    """Whether there is a file or folder at ``url``."""
-    filesystem, path = filesystem_of(url, storage_options)
+def exists(
+    url: str | os.PathLike[str], storage_options: StorageOptions | None = None, *, writing: bool = False
+) -> bool:
+    """Whether there is a file or folder at ``url``; ``writing`` as of ``filesystem_of``."""
+    filesystem, path = filesystem_of(url, storage_options, writing=writing)
     return bool(filesystem.exists(path))
 
 
@@ -200,7 +298,7 @@ def write_atomically(
         If the target cannot be written; then nothing of it is left there.
     """
     if not is_local(url):
-        filesystem, path = filesystem_of(url, storage_options)
+        filesystem, path = filesystem_of(url, storage_options, writing=True)
         filesystem.pipe_file(path, content)  # one PUT on object stores
         return
     target = local_path(url)
@@ -227,6 +325,6 @@ def create_file(url: str, storage_options: StorageOptions | None = None) -> Iter
             file.flush()
             os.fsync(file.fileno())
         return
-    filesystem, path = filesystem_of(url, storage_options)
+    filesystem, path = filesystem_of(url, storage_options, writing=True)
     with filesystem.open(path, "wb") as file:
         yield file

@@ -18,7 +18,7 @@ from chammi75.build.pixels import to_one_dtype
 from chammi75.build.planned import Finding, PlaneSource, PlannedImage
 from chammi75.errors import ReadError
 from chammi75.files import StorageOptions, open_url
-from chammi75.readers.guidance import read_guidance
+from chammi75.readers.guidance import find_guidance
 from chammi75.readers.image_file import ImageReader, damage_reported
 from chammi75.readers.registry import open_image
 from chammi75.schemas.record import ImageRecord
@@ -151,7 +151,7 @@ def _cells(image: PlannedImage, storage_options: StorageOptions | None) -> tuple
             cells.append(None)
             continue
         try:
-            centroids = read_guidance(url, storage_options)
+            (centroids,) = find_guidance([url], storage_options)
         except ReadError as error:
             findings.append(
                 Finding(
@@ -162,5 +162,5 @@ def _cells(image: PlannedImage, storage_options: StorageOptions | None) -> tuple
             )
             cells.append(None)
         else:
-            cells.append(Cells(centroids.xy, centroids.sizes))
+            cells.append(None if centroids is None else Cells(centroids.xy, centroids.sizes))
     return (cells if any(entry is not None for entry in cells) else []), findings

@@ -266,7 +266,7 @@ def _write_shard(task: _Task, advance: Advance | None) -> _ShardResult:
         written = writer.close()
     if written.rows:
         return _ShardResult(written, pixel_bytes, tuple(findings))
-    filesystem, path = filesystem_of(url, task.target_options)
+    filesystem, path = filesystem_of(url, task.target_options, writing=True)
     filesystem.rm_file(path)
     return _ShardResult(None, 0, tuple(findings))
 

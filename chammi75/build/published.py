@@ -11,7 +11,7 @@ import numpy as np
 from chammi75.build.planned import BuildPlan, Finding, PlaneSource, PlannedImage
 from chammi75.errors import ChammiError
 from chammi75.files import StorageOptions, join_url
-from chammi75.readers.published import PublishedTable, read_published
+from chammi75.readers.published import PublishedTable, open_published
 from chammi75.readers.published.csv_rows import table_name
 from chammi75.readers.published.files import list_folder
 from chammi75.schemas.record import ImageRecord
@@ -23,6 +23,7 @@ SOURCE = "chammi75"
 """Under this name a store's manifest has the hash of the published table."""
 
 _BLOCK_IMAGES = 64
+_MOST_FINDINGS = 1000  # of one kind: a table that states no files has millions of rows
 
 
 class PublishedPlan(Sequence[PlannedImage]):
@@ -97,15 +98,17 @@ def plan_published(
     codec: str = "zstd",
     shard_bytes: int = 512 * 2**20,
     storage_options: StorageOptions | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> BuildPlan:
-    """Plan a store of the published layout in a folder.
+    """Plan a store of the published layout.
 
     Parameters
     ----------
     url : str or path
-        The folder, or the one above it: a local path or any URL that fsspec knows.
+        The folder, the one above it, or a zip archive: a local path or any URL that fsspec knows.
     metadata : str, optional
-        Name of the table in the folder, or its URL. By default that ``*_metadata.csv`` which states most files.
+        Name of the table in the folder, in the archive or beside it, or its URL. By default that ``*_metadata.csv``
+        which states most files.
     split : str
         Split of the images.
     codec : str
@@ -114,6 +117,8 @@ def plan_published(
         Decoded bytes per shard, at most (one image at least).
     storage_options : mapping, optional
         Options for the filesystem.
+    cache_dir : str or path, optional
+        Where the index of the table is kept.
 
     Returns
     -------
@@ -126,7 +131,7 @@ def plan_published(
     ChammiError
         If there is no published layout, its table cannot be read, or not one image of it is there.
     """
-    table = read_published(url, metadata=metadata, storage_options=storage_options)
+    table, _ = open_published(url, metadata=metadata, storage_options=storage_options, cache_dir=cache_dir)
     findings = (
         *(Finding(*problem) for problem in table.problems),
         *_unresolved(table.unresolved, table_name(table.metadata_url)),
@@ -155,9 +160,12 @@ def _geometry(records: pa.Table, field: str) -> np.ndarray:
 
 
 def _pixel_bytes(records: pa.Table) -> np.ndarray:
-    """Decoded size of each image, shape (images,), int64: a plane has one byte per pixel."""
+    """Decoded size of each image, shape (images,), int64."""
+    from pyarrow import compute as pc
+
     width, height, channels = (_geometry(records, field) for field in ("width", "height", "channels"))
-    return np.asarray(width * height * channels)
+    wide = pc.equal(pc.struct_field(records["geometry"], "dtype"), "uint16").to_numpy()
+    return np.asarray(width * height * channels * np.where(wide, 2, 1))
 
 
 def _groups(records: pa.Table) -> tuple[str, ...]:
@@ -178,8 +186,12 @@ def _groups(records: pa.Table) -> tuple[str, ...]:
 
 def _unresolved(rows: pa.Table, name: str) -> Iterator[Finding]:
     """One finding per image that has rows without a file."""
-    images = rows.group_by("imaging.multi_channel_id", use_threads=False)
-    for image in images.aggregate([("imaging.channel", "list"), ("row", "min")]).to_pylist():
+    grouped = rows.group_by("imaging.multi_channel_id", use_threads=False)
+    images = grouped.aggregate([("imaging.channel", "list"), ("row", "min")])
+    if len(images) > _MOST_FINDINGS:
+        more = len(images) - _MOST_FINDINGS
+        yield Finding("unresolved", name, f"{more} more images are not named here: no table states a file of theirs")
+    for image in images.slice(0, _MOST_FINDINGS).to_pylist():
         channels = ", ".join(map(str, image["imaging.channel_list"]))
         reason = f"no table states the file of its channels {channels} (row {image['row_min']} of {name})"
         yield Finding("unresolved", image["imaging.multi_channel_id"], reason)
@@ -204,5 +216,9 @@ def _missing(table: PublishedTable, storage_options: StorageOptions | None) -> I
         yield Finding("unreadable", folder, f"the folder is not there; the table states {count} files in it")
     names = pa.array([folder for folder, _ in absent], folders.type)
     single = rows.filter(pc.invert(pc.is_in(folders, value_set=names)))
+    if len(single) > _MOST_FINDINGS:
+        more = len(single) - _MOST_FINDINGS
+        yield Finding("unreadable", table_name(table.metadata_url), f"{more} more files that it states are not there")
+        single = single.slice(0, _MOST_FINDINGS)
     for path, row in zip(single["storage.path"].to_pylist(), single["row"].to_pylist(), strict=True):
         yield Finding("unreadable", path, f"the file is not there (row {row} of {table_name(table.metadata_url)})")

@@ -161,8 +161,8 @@ class CellsFeature:
         }
         return {**dict.fromkeys(CELLS_TYPE.names), **listed}
 
-    def decode_example(self, value: Mapping[str, Any], token_per_repo_id: Any = None) -> dict[str, list[Any]]:
-        """The cells of each channel as arrays."""
+    def decode_example(self, value: Mapping[str, Any], token_per_repo_id: Any = None) -> dict[str, list[Any]] | None:
+        """The cells of each channel as arrays; None where there are none of the image."""
         options = getattr(self, "_options", None)
         value = {name: _listed(value.get(name)) for name in CELLS_TYPE.names}
         if value["paths"] is not None:
@@ -181,10 +181,8 @@ class CellsFeature:
 
     def embed_storage(self, storage: pa.Array, *_: Any, **__: Any) -> pa.Array:
         """References replaced by the values."""
-        values = [
-            None if entry is None else self.encode_example(self.decode_example(entry)) for entry in storage.to_pylist()
-        ]
-        return pa.array(values, CELLS_TYPE)
+        cells = [None if entry is None else self.decode_example(entry) for entry in storage.to_pylist()]
+        return pa.array([None if entry is None else self.encode_example(entry) for entry in cells], CELLS_TYPE)
 
 
 def _listed(value: Any) -> Any:
@@ -194,10 +192,12 @@ def _listed(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _from_guidance(base: str, paths: list[str | None], options: StorageOptions | None) -> dict[str, list[Any]]:
-    from chammi75.readers.guidance import read_guidance
+def _from_guidance(base: str, paths: list[str | None], options: StorageOptions | None) -> dict[str, list[Any]] | None:
+    from chammi75.readers.guidance import find_guidance
 
-    found = [None if path is None else read_guidance(join_url(base, path), options) for path in paths]
+    found = find_guidance([None if path is None else join_url(base, path) for path in paths], options)
+    if all(entry is None for entry in found):
+        return None  # in a bucket only asking tells
     return {
         "centroids": [None if entry is None else entry.xy for entry in found],
         "sizes": [None if entry is None else entry.sizes for entry in found],
@@ -205,7 +205,7 @@ def _from_guidance(base: str, paths: list[str | None], options: StorageOptions |
 
 
 def _from_shard(value: Mapping[str, Any], options: StorageOptions | None) -> dict[str, list[Any]]:
-    from chammi75.files import is_local, read_ranges, reading_errors
+    from chammi75.files import explain, is_local, read_ranges, reading_errors
     from chammi75.store.reader import map_file
     from chammi75.store.shard import cells_from_bytes
 
@@ -221,7 +221,8 @@ def _from_shard(value: Mapping[str, Any], options: StorageOptions | None) -> dic
             try:
                 parts = list(read_ranges(value["uri"], ranges, options))
             except reading_errors() as error:
-                raise StoreError(f"{value['uri']}: the cells cannot be read: {error}") from error
+                reason = explain(error, value["uri"], options)
+                raise StoreError(f"{value['uri']}: the cells cannot be read: {reason}") from error
     try:
         cells = cells_from_bytes(numbers, bytes(parts[0]), bytes(parts[1])) or []
     except StoreError as error:

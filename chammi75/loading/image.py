@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chammi75.errors import ChammiError, MissingDependencyError, ReadError, StoreError
-from chammi75.files import StorageOptions, is_local, join_url, read_bytes, read_ranges, reading_errors
+from chammi75.files import (
+    StorageOptions,
+    explain,
+    is_local,
+    join_url,
+    read_bytes,
+    read_files,
+    read_ranges,
+    reading_errors,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -399,7 +409,7 @@ class MultiChannelImage(Mapping[str, Any]):
         if storage["planes"] is not None:
             return [memoryview(storage["planes"][channel]) for channel in channels]
         if storage["paths"] is not None:
-            return [memoryview(self._read_file(self._plane_url(channel))) for channel in channels]
+            return [memoryview(part) for part in self._read_planes([self._plane_url(channel) for channel in channels])]
         ranges = [(int(storage["offsets"][channel]), int(storage["lengths"][channel])) for channel in channels]
         url = storage["uri"]
         if is_local(url):
@@ -411,7 +421,8 @@ class MultiChannelImage(Mapping[str, Any]):
             try:
                 parts = [memoryview(part) for part in self._read_remote(url, ranges, window)]
             except reading_errors() as error:
-                raise StoreError(f"{url}: the file cannot be read: {error} ({self.image_id})") from error
+                reason = explain(error, url, self._options)
+                raise StoreError(f"{url}: the file cannot be read: {reason} ({self.image_id})") from error
         for (offset, length), part in zip(ranges, parts, strict=True):
             if len(part) != length:
                 raise StoreError(f"{url}: cut short: {self.image_id} should be at bytes {offset} to {offset + length}")
@@ -446,13 +457,20 @@ class MultiChannelImage(Mapping[str, Any]):
             planes.append(plane)
         return planes
 
+    def _read_planes(self, urls: list[str]) -> list[bytes]:
+        """Whole files, together; where that fails one by one, to tell which it is."""
+        with suppress(ReadError, *reading_errors()):
+            return [part for part in read_files(urls, self._options) if part is not None]
+        return [self._read_file(url) for url in urls]
+
     def _read_file(self, url: str) -> bytes:
         try:
             return read_bytes(url, self._options)
         except FileNotFoundError as error:
             raise ReadError(url, f"the file is not there ({self.image_id})") from error
         except reading_errors() as error:
-            raise ReadError(url, f"the file cannot be read: {error} ({self.image_id})") from error
+            reason = explain(error, url, self._options)
+            raise ReadError(url, f"the file cannot be read: {reason} ({self.image_id})") from error
 
 
 def _is_index(part: Any) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,14 +13,31 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from chammi75.errors import ChammiError, StoreError
-from chammi75.files import StorageOptions, absolute_url, exists, is_local, join_url, local_path, reading_errors
+from chammi75.errors import ChammiError, ChammiWarning, StoreError
+from chammi75.files import (
+    StorageOptions,
+    absolute_url,
+    exists,
+    explain,
+    is_local,
+    is_unreachable,
+    join_url,
+    local_path,
+    look_afresh,
+    reading_errors,
+)
 from chammi75.store.facets import Facet, facet_columns
 from chammi75.store.reader import Store, open_store
-from chammi75.store.writer import BUILDING, MANIFEST
+from chammi75.store.writer import BUILDING, COPYING, MANIFEST
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from chammi75.readers.published import IndexFile, PublishedTable
+
+
+class UnresolvedImagesWarning(ChammiWarning):
+    """Images of a published table that cannot be loaded, because no table states their files."""
 
 
 class Layout(Protocol):
@@ -69,7 +90,7 @@ class StoreLayout:
 
     def anew(self) -> Layout:
         """The same store, with files of its own."""
-        return StoreLayout(Store(self.url, self.store.manifest, self.storage_options))
+        return StoreLayout(self.store.anew())
 
     def facet(self, name: str) -> Facet:
         """A facet of all images."""
@@ -103,14 +124,29 @@ _PLACES = ("shard", "plane_offsets", "plane_lengths", "cells", "centroids_offset
 
 
 class PublishedLayout:
-    """The published CHAMMI-75 layout, read in place: a metadata table, and one PNG per channel."""
+    """The published CHAMMI-75 layout, read in place: a metadata table, and one PNG per channel.
 
-    def __init__(self, table: Any, storage_options: StorageOptions | None = None) -> None:
+    Parameters
+    ----------
+    table : PublishedTable
+        Its records.
+    storage_options : mapping, optional
+        For the filesystem.
+    file : IndexFile, optional
+        Where the table lies in the cache: then it is this that travels to other processes.
+    """
+
+    def __init__(
+        self, table: PublishedTable, storage_options: StorageOptions | None = None, file: IndexFile | None = None
+    ) -> None:
         self.table = table
         self.url: str = table.root
         self.storage_options = dict(storage_options or {})
+        self._file = file
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._file is not None:
+            return _reopened, (self._file, self.storage_options)
         return type(self), (self.table, self.storage_options)
 
     def __len__(self) -> int:
@@ -118,8 +154,9 @@ class PublishedLayout:
 
     @property
     def identity(self) -> str:
-        """Hash of the metadata table."""
-        return str(self.table.metadata_sha256)
+        """Hash of the metadata table, and of how many of its files are there."""
+        known = [self.table.metadata_sha256, dict(self.table.counts)]
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     def anew(self) -> Layout:
         """Itself: its table is in memory."""
@@ -160,31 +197,77 @@ class PublishedLayout:
         )
 
 
-def open_layout(url: str, *, metadata: str | None = None, storage_options: StorageOptions | None = None) -> Layout:
-    """Open what lies at ``url``: a store, or the published layout.
+def _reopened(file: IndexFile, storage_options: StorageOptions) -> PublishedLayout:
+    from chammi75.readers.published import reopen
+
+    return PublishedLayout(reopen(file), storage_options, file)
+
+
+def open_layout(
+    url: str,
+    *,
+    metadata: str | None = None,
+    storage_options: StorageOptions | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Layout:
+    """Open what lies at ``url``: a store, or the published layout in a folder, a bucket or a zip archive.
+
+    Parameters
+    ----------
+    url : str
+        A local path or any URL that fsspec knows.
+    metadata : str, optional
+        The metadata table of a published layout, where there are several.
+    storage_options : mapping, optional
+        For the filesystem.
+    cache_dir : str or path, optional
+        Where the index of a published layout is kept.
 
     Raises
     ------
     ChammiError
         If it is neither; the message says what was looked for.
+
+    Warns
+    -----
+    UnresolvedImagesWarning
+        If no table states the files of some images.
     """
     url = absolute_url(url)
     try:
-        return _open(url, metadata, storage_options)
-    except ChammiError:
+        return _open(url, metadata, storage_options, cache_dir)
+    except ChammiError as error:
+        if error.__cause__ is not None and is_unreachable(error.__cause__):
+            raise ChammiError(f"{error}{_OFFLINE}") from error
         raise
     except reading_errors() as error:
-        raise ChammiError(f"{url} cannot be opened: {error}") from error
+        hint = _OFFLINE if is_unreachable(error) else ""
+        raise ChammiError(f"{url} cannot be opened: {explain(error, url, storage_options)}{hint}") from error
 
 
-def _open(url: str, metadata: str | None, storage_options: StorageOptions | None) -> Layout:
-    for name in (MANIFEST, BUILDING):
-        if exists(join_url(url, name), storage_options):
-            return StoreLayout(open_store(url, storage_options))
-    from chammi75.readers.published import find_published_root, read_published
+_OFFLINE = "; the dataset named mini needs no network"
 
-    if metadata is not None or find_published_root(url, storage_options) is not None:
-        return PublishedLayout(read_published(url, metadata=metadata, storage_options=storage_options), storage_options)
+
+def _open(
+    url: str,
+    metadata: str | None,
+    storage_options: StorageOptions | None,
+    cache_dir: str | os.PathLike[str] | None,
+) -> Layout:
+    from chammi75.readers.published import NotPublishedError, open_published
+    from chammi75.readers.published.root import archive_url
+
+    look_afresh(url, storage_options)
+    archive = archive_url(url, storage_options)
+    for name in (MANIFEST, BUILDING, COPYING):
+        if exists(join_url(archive or url, name), storage_options):
+            return StoreLayout(open_store(archive or url, storage_options))
+    try:
+        table, file = open_published(url, metadata=metadata, storage_options=storage_options, cache_dir=cache_dir)
+        return _published(table, file, storage_options)
+    except NotPublishedError:
+        if metadata is not None or archive is not None:
+            raise
     if not exists(url, storage_options):
         raise ChammiError(
             f"{url}: there is nothing here; give a store, a copy of the published dataset, or the name mini"
@@ -193,6 +276,23 @@ def _open(url: str, metadata: str | None, storage_options: StorageOptions | None
         f"{url}: this is neither a store (no {MANIFEST}) nor the published layout (no *_metadata.csv);"
         f" chammi75 build makes a store of a folder of images"
     )
+
+
+def _published(
+    table: PublishedTable, file: IndexFile | None, storage_options: StorageOptions | None
+) -> PublishedLayout:
+    from chammi75.readers.published.csv_rows import table_name
+
+    unresolved = table.counts["unresolved_images"]
+    if unresolved:
+        name = table_name(table.metadata_url)
+        warnings.warn(
+            f"{table.root}: no table states the files of {unresolved} of the"
+            f" {unresolved + table.counts['images']} images in {name}; they are left out",
+            UnresolvedImagesWarning,
+            stacklevel=2,
+        )
+    return PublishedLayout(table, storage_options, file)
 
 
 def _with_references(records: pa.Table, image: dict[str, Any], cells: dict[str, Any], annotated: Any) -> pa.Table:
@@ -232,13 +332,3 @@ def _chunk(column: Any) -> Any:
     if isinstance(column, pa.Array):
         return column
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])
-
-
-def open_layouts(
-    urls: str | Sequence[str], *, metadata: str | None = None, storage_options: StorageOptions | None = None
-) -> list[Layout]:
-    """Open one or several."""
-    names = [urls] if isinstance(urls, str) or not isinstance(urls, Sequence) else list(urls)
-    if not names:
-        raise ChammiError("there is nothing to load: give the name or URL of at least one store")
-    return [open_layout(name, metadata=metadata, storage_options=storage_options) for name in names]

@@ -11,6 +11,7 @@ from pathlib import Path
 from chammi75.build.execute import BuildReport, build_store
 from chammi75.build.plan import plan_folder
 from chammi75.build.recipes import load_recipe
+from chammi75.cache import cache_folder
 from chammi75.errors import ChammiError
 from chammi75.mini.simulate import write_sources
 from chammi75.version import __version__
@@ -62,16 +63,6 @@ def build_mini(
     return build_store(plans, str(out), workers=workers, advance=advance)
 
 
-def default_cache_dir() -> Path:
-    """Where ``mini`` is built by default: ``$CHAMMI75_CACHE``, else ``chammi75`` in the user's cache folder."""
-    stated = os.environ.get("CHAMMI75_CACHE")
-    if stated:
-        return Path(stated).expanduser()
-    if os.name == "nt":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "chammi75"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chammi75"
-
-
 def mini_store(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """The store of ``mini`` in the cache; built there on first use, which takes some seconds.
 
@@ -80,7 +71,7 @@ def mini_store(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     ChammiError
         If the cache cannot be written.
     """
-    cache = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
+    cache = cache_folder(cache_dir)
     target = cache / STORE_NAME
     if (target / "manifest.json").is_file():
         return target

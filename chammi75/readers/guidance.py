@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from chammi75.errors import ReadError
-from chammi75.files import StorageOptions, open_url
+from chammi75.files import StorageOptions, is_local, open_url, read_files
 from chammi75.readers.image_file import damage_reported
 
 _LARGEST_BYTES = 256 << 20  # ten million cells
@@ -42,6 +43,38 @@ def read_guidance(url: str | os.PathLike[str], storage_options: StorageOptions |
     with damage_reported(path), open_url(path, "rb", storage_options) as file:
         content = file.read(_LARGEST_BYTES + 1)
     return parse_guidance(content, path)
+
+
+def find_guidance(
+    urls: Sequence[str | None], storage_options: StorageOptions | None = None
+) -> list[CellCentroids | None]:
+    """The guidance files of an image's planes; None stands for none.
+
+    In a bucket nobody lists millions of files to learn which are there: a file that is not there means no cells. On a
+    disk it was there when the folder was listed, and is an error.
+
+    Parameters
+    ----------
+    urls : sequence of (str or None)
+        One per plane.
+
+    Raises
+    ------
+    ReadError
+        As of `read_guidance`.
+    """
+    stated = [url for url in urls if url is not None]
+    if not stated:
+        return [None] * len(urls)
+    if is_local(stated[0]):
+        return [None if url is None else read_guidance(url, storage_options) for url in urls]
+    with damage_reported(stated[0]):
+        contents = iter(read_files(stated, storage_options, missing_ok=True, at_most=_LARGEST_BYTES + 1))
+    found: list[CellCentroids | None] = []
+    for url in urls:
+        content = None if url is None else next(contents)
+        found.append(None if url is None or content is None else parse_guidance(content, url))
+    return found
 
 
 def parse_guidance(content: bytes, path: str = "<bytes>") -> CellCentroids:

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from chammi75.errors import ReadError
-from chammi75.files import StorageOptions, open_url
+from chammi75.files import StorageOptions, explain, open_url, reading_errors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,9 +28,11 @@ REQUIRED_COLUMNS: tuple[str, ...] = (
     "imaging.channel",
     "geometry.width",
     "geometry.height",
-    "storage.path",
 )
 """Without these no image can be put together."""
+
+PATH_COLUMN = "storage.path"
+"""Which file a row is: the full table may lack it, where another table states it for the same rows."""
 
 PUBLISHED_COLUMNS: tuple[str, ...] = (
     *(f"experiment.{name}" for name in ("study", "plate", "well", "reagent", "control")),
@@ -42,7 +44,11 @@ PUBLISHED_COLUMNS: tuple[str, ...] = (
 )
 """The columns of the published table, in its order."""
 
-_DISTINCT_COLUMNS = ("imaging.multi_channel_id", "storage.path")  # about as many words as rows: no codes
+PIXEL_COLUMNS: tuple[str, ...] = ("geometry.dtype", "geometry.significant_bits")
+"""Columns that the published table does not have, for planes that are not of 8 bits: an export of ours writes them."""
+
+_READ_COLUMNS = (*PUBLISHED_COLUMNS, *PIXEL_COLUMNS)
+_DISTINCT_COLUMNS = ("imaging.multi_channel_id", PATH_COLUMN)  # about as many words as rows: no codes
 _HEADER_BYTES = 2**20
 _BLOCK_BYTES = 2**20
 MOST_REPORTED = 100
@@ -123,6 +129,8 @@ class PublishedRows:
         The two columns in which hardly a word repeats.
     problems : tuple of PublishedProblem
         Rows that do not fit the header, and optional columns that are not there.
+    has_paths : bool
+        Whether there is a column that states files.
     """
 
     url: str
@@ -132,6 +140,7 @@ class PublishedRows:
     multi_channel_id: pa.Array
     path: pa.Array
     problems: tuple[PublishedProblem, ...]
+    has_paths: bool = True
 
 
 def table_name(url: str) -> str:
@@ -172,8 +181,9 @@ def read_rows(url: str, storage_options: StorageOptions | None = None) -> Publis
     try:
         with open_url(url, "rb", storage_options) as file:
             return _read_rows(file, url)
-    except OSError as error:
-        raise ReadError(url, f"the metadata table cannot be read ({error.strerror or error})") from error
+    except reading_errors() as error:
+        reason = explain(error, url, storage_options)
+        raise ReadError(url, f"the metadata table cannot be read ({reason})") from error
 
 
 def _read_rows(file: IO[bytes], url: str) -> PublishedRows:
@@ -183,7 +193,7 @@ def _read_rows(file: IO[bytes], url: str) -> PublishedRows:
     start = file.read(_HEADER_BYTES)
     header = _parse_header(start, url)
     _check_header(header, url)
-    there = [name for name in PUBLISHED_COLUMNS if name in header]
+    there = [name for name in _READ_COLUMNS if name in header]
     coded = pa.dictionary(pa.int32(), pa.string())
     skipped: list[Any] = []
 
@@ -222,10 +232,13 @@ def _read_rows(file: IO[bytes], url: str) -> PublishedRows:
     row = np.delete(row, [number - 2 for number, _ in skipped])
     columns = {
         name: _text_column(pieces.pop(name)) if name in pieces else TextColumn((), np.full(count, -1, np.int8))
-        for name in PUBLISHED_COLUMNS
+        for name in _READ_COLUMNS
         if name not in _DISTINCT_COLUMNS
     }
-    multi_channel_id, path = (_stated(_one_chunk(pieces.pop(name))) for name in _DISTINCT_COLUMNS)
+    multi_channel_id, path = (
+        _stated(_one_chunk(pieces.pop(name))) if name in pieces else pa.nulls(count, pa.large_string())
+        for name in _DISTINCT_COLUMNS
+    )
     name_of_table = table_name(url)
     problems = [
         PublishedProblem(
@@ -245,7 +258,9 @@ def _read_rows(file: IO[bytes], url: str) -> PublishedRows:
         for name in PUBLISHED_COLUMNS
         if name not in there
     ]
-    return _without_empty(PublishedRows(url, stream.digest(), row, columns, multi_channel_id, path, tuple(problems)))
+    has_paths = PATH_COLUMN in there
+    rows = PublishedRows(url, stream.digest(), row, columns, multi_channel_id, path, tuple(problems), has_paths)
+    return _without_empty(rows)
 
 
 def _without_empty(rows: PublishedRows) -> PublishedRows:
@@ -265,6 +280,7 @@ def _without_empty(rows: PublishedRows) -> PublishedRows:
         rows.multi_channel_id.take(keep),
         rows.path.take(keep),
         rows.problems,
+        rows.has_paths,
     )
 
 
@@ -277,7 +293,7 @@ def _check_header(header: list[str], url: str) -> None:
             f"the published metadata table needs the columns {', '.join(missing)}, which are not there (there are:"
             f" {shown}). Name another table with metadata=",
         )
-    repeated = sorted({name for name in PUBLISHED_COLUMNS if header.count(name) > 1})
+    repeated = sorted({name for name in _READ_COLUMNS if header.count(name) > 1})
     if repeated:
         raise ReadError(
             url, f"the columns {', '.join(repeated)} stand there more than once: remove all but one of each"
@@ -286,7 +302,7 @@ def _check_header(header: list[str], url: str) -> None:
 
 def _unique(header: list[str]) -> list[str]:
     """Column names for Arrow: the others may repeat or be empty, which it would not take."""
-    return [name if name in PUBLISHED_COLUMNS else f"\0{position}" for position, name in enumerate(header)]
+    return [name if name in _READ_COLUMNS else f"\0{position}" for position, name in enumerate(header)]
 
 
 def _only_header(start: bytes) -> bool:

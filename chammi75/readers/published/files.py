@@ -1,4 +1,4 @@
-"""The files of a published layout: where its root is, which files are there, which paths are safe to follow.
+"""The files of a published layout: which of them are there, and which paths are safe to follow.
 
 Files are looked up by listing the folders that the table names, never one by one: a folder of 100,000 planes is one
 listing.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import posixpath
 import struct
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,96 +18,27 @@ import numpy as np
 from chammi75.errors import ChammiError, ReadError
 from chammi75.files import (
     StorageOptions,
-    absolute_url,
+    explain,
     filesystem_of,
     is_local,
     join_url,
     local_path,
     read_ranges,
+    reading_errors,
     safe_relative_path,
 )
-from chammi75.readers.published.csv_rows import PUBLISHED_COLUMNS, concatenated, read_header
+from chammi75.readers.published.csv_rows import concatenated
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 PLANES_FOLDER = "CHAMMI-75_train"
 GUIDANCE_FOLDER = "CHAMMI-75_guidance"
-_LEADING_FOLDER = "CHAMMI-75"
-_METADATA_SUFFIX = "_metadata.csv"
-_KNOWN_COLUMNS = 3  # as many known columns make a table a published one, even if one that is needed is not among them
+LEADING_FOLDER = "CHAMMI-75"
+METADATA_SUFFIX = "_metadata.csv"
 _CONNECTIONS = 16
 _BLOCK_BYTES = 2**22
-
-
-@dataclass(frozen=True)
-class PublishedRoot:
-    """Where a published layout lies.
-
-    Parameters
-    ----------
-    root : str
-        URL of the folder that ``storage.path`` is relative to.
-    metadata_urls : tuple of str
-        The tables ``*_metadata.csv`` with the published columns, sorted; those beside the planes first.
-    has_planes : bool
-        Whether ``CHAMMI-75_train`` is there.
-    """
-
-    root: str
-    metadata_urls: tuple[str, ...]
-    has_planes: bool
-
-
-def find_published_root(
-    url: str | os.PathLike[str], storage_options: StorageOptions | None = None
-) -> PublishedRoot | None:
-    """The root of the published layout in a folder, directly or below a leading ``CHAMMI-75/``.
-
-    Parameters
-    ----------
-    url : str or path
-        A folder: a local path or any URL that fsspec knows.
-    storage_options : mapping, optional
-        Options for its filesystem.
-
-    Returns
-    -------
-    PublishedRoot or None
-        None if the folder holds neither ``CHAMMI-75_train/`` nor a ``*_metadata.csv`` with columns of the published
-        table.
-
-    Raises
-    ------
-    ChammiError
-        If the folder is there but may not be listed.
-    """
-    top = absolute_url(url)
-    roots: list[tuple[str, bool]] = []
-    tables: dict[str, list[str]] = {}
-    for folder in (top, join_url(top, _LEADING_FOLDER)):
-        names = list_folder(folder, storage_options)
-        if names is None:
-            continue
-        tables[folder] = [
-            table
-            for table in (join_url(folder, name) for name in sorted(names) if name.endswith(_METADATA_SUFFIX))
-            if _is_published_table(table, storage_options)
-        ]
-        if PLANES_FOLDER in names or tables[folder]:
-            roots.append((folder, PLANES_FOLDER in names))
-    if not roots:
-        return None
-    root, has_planes = max(roots, key=lambda found: found[1])  # the first one if neither or both have the planes
-    urls = [*tables.pop(root), *(table for others in tables.values() for table in others)]
-    return PublishedRoot(root, tuple(urls), has_planes)
-
-
-def _is_published_table(url: str, storage_options: StorageOptions | None) -> bool:
-    try:
-        return len(set(read_header(url, storage_options)) & set(PUBLISHED_COLUMNS)) >= _KNOWN_COLUMNS
-    except (OSError, ReadError):
-        return False  # a folder, a link to nowhere, or no CSV: whatever it is, it is not the table
+_CLOCK_TICK_NS = 20_000_000  # Linux stamps files with a clock that goes in steps of 1 to 10 ms
 
 
 def list_folder(url: str, storage_options: StorageOptions | None = None) -> list[str] | None:
@@ -125,8 +56,8 @@ def list_folder(url: str, storage_options: StorageOptions | None = None) -> list
         listed = filesystem.ls(path, detail=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
-        raise ChammiError(f"{url}: the folder cannot be listed ({error.strerror or error})") from error
+    except reading_errors() as error:
+        raise ChammiError(f"{url}: the folder cannot be listed: {explain(error, url, storage_options)}") from error
     own = path.strip("/")
     return [posixpath.basename(name.rstrip("/")) for name in listed if name.strip("/") != own]
 
@@ -153,8 +84,8 @@ def safe_paths(paths: pa.Array) -> tuple[pa.Array, np.ndarray]:
     from pyarrow import compute as pc
 
     refused = np.zeros(len(paths), bool)
-    if _any(pc.starts_with(paths, f"{_LEADING_FOLDER}/")):
-        paths = pc.replace_substring_regex(paths, f"^{_LEADING_FOLDER}/+{_LEADING_FOLDER}_", f"{_LEADING_FOLDER}_")
+    if _any(pc.starts_with(paths, f"{LEADING_FOLDER}/")):
+        paths = pc.replace_substring_regex(paths, f"^{LEADING_FOLDER}/+{LEADING_FOLDER}_", f"{LEADING_FOLDER}_")
     odd = pc.or_(pc.starts_with(paths, "/"), pc.ends_with(paths, "/"))
     for mark in _marks_in(paths):
         odd = pc.or_(odd, pc.match_substring(paths, mark))
@@ -196,7 +127,12 @@ def _any(flags: pa.Array) -> bool:
     return bool(pc.any(flags).as_py())
 
 
-def files_there(root: str, paths: pa.Array, storage_options: StorageOptions | None = None) -> np.ndarray:
+def files_there(
+    root: str,
+    paths: pa.Array,
+    storage_options: StorageOptions | None = None,
+    stamps: dict[str, int | None] | None = None,
+) -> np.ndarray:
     """Which files are there, by one listing of each folder that ``paths`` name.
 
     Parameters
@@ -207,6 +143,8 @@ def files_there(root: str, paths: pa.Array, storage_options: StorageOptions | No
         Shape (files,): safe relative paths; a null is not there.
     storage_options : mapping, optional
         Options for the filesystem.
+    stamps : dict, optional
+        Takes up when each local folder that was listed had changed last (``folder_stamp``).
 
     Returns
     -------
@@ -226,12 +164,31 @@ def files_there(root: str, paths: pa.Array, storage_options: StorageOptions | No
         if not folders:
             break
         listed |= folders
+        if stamps is not None and is_local(root):
+            stamps.update({folder: folder_stamp(join_url(root, folder)) for folder in folders})
         there = _list_files(root, sorted(folders), storage_options)
         found[open_rows] |= pc.is_in(paths.take(open_rows), value_set=there).to_numpy(zero_copy_only=False)
         open_rows = open_rows[~found[open_rows]]
         if not len(open_rows):
             break
     return found
+
+
+def folder_stamp(url: str) -> int | None:
+    """When a local folder, or a file, changed last, in nanoseconds; None if it is not there.
+
+    A change that follows has another stamp: what changed within the clock's last tick is looked at again after it.
+    """
+    path = local_path(url)
+    for _ in range(2):
+        try:
+            changed = path.stat().st_mtime_ns
+        except OSError:
+            return None
+        if not 0 <= time.time_ns() - changed < _CLOCK_TICK_NS:
+            break
+        time.sleep(_CLOCK_TICK_NS / 1e9)
+    return changed
 
 
 def _list_files(root: str, folders: Sequence[str], storage_options: StorageOptions | None) -> pa.Array:
@@ -266,8 +223,8 @@ def png_size(url: str, storage_options: StorageOptions | None = None) -> tuple[i
     """
     try:
         (start,) = read_ranges(url, [(0, 24)], storage_options)
-    except OSError as error:
-        raise ReadError(url, f"the file cannot be read ({error.strerror or error})") from error
+    except reading_errors() as error:
+        raise ReadError(url, f"the file cannot be read ({explain(error, url, storage_options)})") from error
     if len(start) < 24 or start[:8] != b"\x89PNG\r\n\x1a\n" or start[12:16] != b"IHDR":
         raise ReadError(url, "this is no PNG file")
     width, height = struct.unpack(">II", start[16:24])

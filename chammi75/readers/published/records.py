@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _IMAGES_PER_CHUNK = 100_000
+_FROM_CARDS = ("platform", "license", "doi")
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,13 @@ class PublishedImages:
 
 
 def records_and_guidance(images: PublishedImages) -> tuple[pa.Table, pa.ChunkedArray]:
-    """The records (``chammi75.schemas.arrow.record_schema``) and the guidance path of each plane, as list<string>."""
+    """The records (``chammi75.schemas.arrow.record_schema``) and the guidance path of each plane, as list<string>.
+
+    Platform, licence and DOI are those of the card of the study; null where no card has its name.
+    """
     import pyarrow as pa
 
+    from chammi75.catalog import Catalog
     from chammi75.schemas.arrow import record_schema
     from chammi75.schemas.vocabulary import vocabulary
 
@@ -72,6 +77,9 @@ def records_and_guidance(images: PublishedImages) -> tuple[pa.Table, pa.ChunkedA
         "biology.organism": _term_ids(images.text["biology.organism"], organisms.find),
         "microscopy.type": _term_ids(images.text["microscopy.type"], types.find),
     }
+    cards = [Catalog().provenance(word) for word in images.text["provenance.source"].words]
+    for name in _FROM_CARDS:
+        ids[f"provenance.{name}"] = tuple(getattr(card, name) for card in cards)
     batches, guidance = [], []
     for start, stop in _parts(len(images.image_id)):
         batch, paths = _chunk(images, ids, start, stop, schema)
@@ -88,6 +96,7 @@ def _chunk(
     images: PublishedImages, ids: dict[str, tuple[str | None, ...]], start: int, stop: int, schema: pa.Schema
 ) -> tuple[pa.RecordBatch, pa.Array]:
     import pyarrow as pa
+    from pyarrow import compute as pc
 
     count = stop - start
     offsets = images.first_plane[start : stop + 1]
@@ -128,6 +137,8 @@ def _chunk(
             [array.cast(field.type) for array, field in zip(arrays, kind, strict=True)], fields=list(kind)
         )
 
+    # 8 bits unless the table says 16: another word than those two is none that a PNG holds
+    dtype = pc.if_else(pc.equal(text("geometry.dtype"), "uint16").fill_null(False), "uint16", "uint8")
     no_lists = pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), pa.array([], pa.string()))
     columns = {
         "image_id": strings(images.image_id, slice(start, stop)),
@@ -161,8 +172,10 @@ def _chunk(
         "geometry": struct(
             "geometry",
             channels=pa.array(np.diff(offsets), pa.int32()),
-            dtype=same("uint8"),
-            significant_bits=same(8),
+            dtype=dtype,
+            significant_bits=pc.coalesce(
+                number("geometry.significant_bits", pa.int32()), pc.if_else(pc.equal(dtype, "uint16"), 16, 8)
+            ),
             **{
                 name: number(f"geometry.{name}", pa.int32())
                 for name in ("width", "height", "depth", "z_slice", "timepoint")
@@ -172,6 +185,10 @@ def _chunk(
         "provenance": struct(
             "provenance",
             source=text("provenance.source"),
+            **{
+                name: words_at(ids[f"provenance.{name}"], images.text["provenance.source"].codes[start:stop])
+                for name in _FROM_CARDS
+            },
             uri=per_plane(pa.nulls(planes.stop - planes.start, pa.string())),
             checksum=no_lists,
             reader=same("png"),

@@ -11,32 +11,28 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from chammi75.errors import ChammiError, ReadError
-from chammi75.files import StorageOptions, absolute_url, exists, is_local, join_url
+from chammi75.errors import ReadError
+from chammi75.files import StorageOptions, absolute_url, is_local, join_url
 from chammi75.readers.published.csv_rows import (
     NULL,
+    PATH_COLUMN,
     PublishedProblem,
-    PublishedRows,
     TextColumn,
     concatenated,
     magnification_number,
     read_numbers,
-    read_rows,
-    table_name,
     whole_number,
 )
 from chammi75.readers.published.files import (
     GUIDANCE_FOLDER,
     PLANES_FOLDER,
-    PublishedRoot,
     files_there,
-    find_published_root,
+    folder_stamp,
     list_folder,
     png_size,
 )
@@ -48,6 +44,16 @@ from chammi75.readers.published.records import (
     panel_words,
     records_and_guidance,
 )
+from chammi75.readers.published.root import (
+    NotPublishedError,
+    PublishedRoot,
+    archive_problems,
+    archive_url,
+    find_published_root,
+    is_archive,
+    members,
+)
+from chammi75.readers.published.tables import read_tables
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,6 +64,7 @@ _IMAGE_TEXT = (
     *(f"experiment.{name}" for name in ("study", "plate", "well", "reagent", "control")),
     *(f"biology.{name}" for name in ("organism", "cell_line", "cell_type")),
     *(f"microscopy.{name}" for name in ("type", "magnification", "fov")),
+    "geometry.dtype",
 )
 _IMAGE_NUMBERS = {"width": 1, "height": 1, "depth": 1, "channels": 1, "z_slice": 0, "timepoint": 0}
 
@@ -80,6 +87,7 @@ class PublishedTable:
         first names them; channels in the order of their numbers.
     guidance : pyarrow.ChunkedArray
         list<string>, one list per record: each plane's guidance file, relative to ``root``; null where there is none.
+        Where files were not checked, this is where the file would be: it may not be there.
     unresolved : pyarrow.Table
         The rows whose file no table states: ``row``, ``experiment.study``, ``imaging.multi_channel_id``,
         ``imaging.channel``.
@@ -89,8 +97,11 @@ class PublishedTable:
     problems : tuple of PublishedProblem
         Everything that did not fit: (kind, file or image, reason).
     counts : mapping
-        ``rows``, ``duplicate_rows``, ``images``, ``planes``, ``unresolved_rows``, ``missing_files``,
-        ``guidance_files``, ``images_left_out``.
+        ``rows``, ``duplicate_rows``, ``images``, ``planes``, ``unresolved_rows``, ``unresolved_images`` (no file of
+        theirs is stated), ``missing_files``, ``images_left_out``; ``guidance_files`` where files were checked.
+    stamps : mapping
+        The local folders whose listing says which files are there, relative to ``root``, and when each changed last;
+        None for one that is not there.
     """
 
     root: str
@@ -102,6 +113,42 @@ class PublishedTable:
     missing_files: pa.Table
     problems: tuple[PublishedProblem, ...]
     counts: Mapping[str, int]
+    stamps: Mapping[str, int | None] = field(default_factory=dict)
+
+
+@dataclass
+class _Files:
+    """Which files are there: asked of an archive's directory or of the folders, or believed.
+
+    Parameters
+    ----------
+    root : str
+        The folder that paths are relative to.
+    storage_options : mapping, optional
+        For its filesystem.
+    is_checked : bool
+        Whether to look.
+    inside : pyarrow.LargeStringArray, optional
+        The files of the archive.
+    stamps : dict
+        The local folders that were listed.
+    """
+
+    root: str
+    storage_options: StorageOptions | None
+    is_checked: bool
+    inside: pa.Array | None
+    stamps: dict[str, int | None] = field(default_factory=dict)
+
+    def there(self, paths: pa.Array) -> np.ndarray:
+        from pyarrow import compute as pc
+
+        if not self.is_checked:
+            return np.asarray(paths.is_valid().to_numpy(zero_copy_only=False))
+        if self.inside is not None:
+            found = pc.and_(paths.is_valid(), pc.is_in(paths, value_set=self.inside))
+            return np.asarray(found.to_numpy(zero_copy_only=False))
+        return files_there(self.root, paths, self.storage_options, self.stamps)
 
 
 def read_published(
@@ -117,17 +164,17 @@ def read_published(
     Parameters
     ----------
     url : str or path
-        The folder, or the one above it: a local path or any URL that fsspec knows.
+        The folder, the one above it, or a zip archive: a local path or any URL that fsspec knows.
     metadata : str, optional
-        Name of the table in the folder, or its URL; then the folder may be of any name and layout. By default that
-        ``*_metadata.csv`` which states most files.
+        Name of the table in the folder, in the archive or beside it, or its URL; then the folder may be of any name
+        and layout. By default that ``*_metadata.csv`` which states most files, of an archive most of its files.
     storage_options : mapping, optional
         Options for the filesystem.
     check_files : bool, optional
         Whether to look which of the stated files are there, by listing their folders. By default where the folder is
-        local.
+        local; of an archive always, since its directory says it.
     guidance : bool
-        Whether to list the guidance files; False leaves all of them null.
+        Whether to look for the guidance files; False leaves all of them null.
 
     Returns
     -------
@@ -135,42 +182,60 @@ def read_published(
 
     Raises
     ------
+    NotPublishedError
+        If there is no published layout.
     ChammiError
-        If there is no published layout, no metadata table, or the table cannot be read or lacks a column that is
+        If there is no metadata table, or the table cannot be read or lacks a column that is
         needed.
     """
     found = find_published_root(url, storage_options)
-    if found is None and metadata and list_folder(absolute_url(url), storage_options) is not None:
-        found = PublishedRoot(absolute_url(url), (), False)  # a table that is named says what the files are
+    if found is None and metadata:
+        top = archive_url(url, storage_options) or absolute_url(url)
+        if list_folder(top, storage_options) is not None:
+            found = PublishedRoot(top, (), False)  # a table that is named says what the files are
     if found is None:
-        raise ChammiError(
+        raise NotPublishedError(
             f"{os.fspath(url)}: this is no published CHAMMI-75 layout: it holds neither {PLANES_FOLDER}/ nor a"
             " *_metadata.csv with the published columns (nor does a CHAMMI-75/ in it)"
         )
-    rows, others, unread = _read_tables(found, metadata, storage_options)
-    reading = GroupedRows(rows)
-    reading.problems += unread
-    reading.take_paths_from(others)
+    inside = members(found.root, storage_options) if is_archive(found.root) else None
+    checked = inside is not None or (is_local(found.root) if check_files is None else check_files)
+    files = _Files(found.root, storage_options, checked, inside)
+    tables = read_tables(found, metadata, storage_options, inside)
+    reading = GroupedRows(tables.chosen)
+    if not reading.is_stated.all():
+        reading.take_paths_from(tables.read_others(storage_options))
+    reading.problems += tables.problems
+    if not reading.path.is_valid().to_numpy(zero_copy_only=False).any() and not tables.states_paths:
+        raise ReadError(
+            tables.chosen.url,
+            f"no metadata table has the column {PATH_COLUMN}, so that nothing says which files the images are. Name"
+            " another table with metadata=",
+        )
+    if inside is not None:
+        reading.problems += archive_problems(found.root, storage_options)
     reading.leave_out_shared_files()
-    checked = is_local(found.root) if check_files is None else check_files
-    there = files_there(found.root, reading.path, storage_options) if checked else reading.is_stated
-    images = _kept_images(reading, there, found.root, storage_options, with_guidance=guidance)
+    there = files.there(reading.path)
+    images = _kept_images(reading, there, files, with_guidance=guidance)
     records, guidance_lists = records_and_guidance(images)
     unresolved = reading.table_of(~reading.is_stated)
     missing = reading.table_of(reading.is_stated & ~there, with_path=True)
+    is_resolved = np.logical_or.reduceat(reading.is_stated, reading.first_row) if len(reading.first_row) else there
     counts = {
-        "rows": len(rows.row),
+        "rows": len(tables.chosen.row),
         "duplicate_rows": reading.duplicate_rows,
         "images": len(records),
         "planes": len(images.path),
         "unresolved_rows": len(unresolved),
+        "unresolved_images": int(np.count_nonzero(~is_resolved)),
         "missing_files": len(missing),
-        "guidance_files": len(images.guidance) - images.guidance.null_count,
         "images_left_out": len(reading.first_row) - len(records),
     }
+    if checked:
+        counts["guidance_files"] = len(images.guidance) - images.guidance.null_count
     return PublishedTable(
         found.root,
-        rows.url,
+        tables.chosen.url,
         reading.sha256,
         records,
         guidance_lists,
@@ -178,55 +243,11 @@ def read_published(
         missing,
         tuple(reading.problems),
         counts,
+        files.stamps,
     )
 
 
-def _read_tables(
-    found: PublishedRoot, metadata: str | None, storage_options: StorageOptions | None
-) -> tuple[PublishedRows, list[PublishedRows], list[PublishedProblem]]:
-    """The table to read, the other ones beside it, and what is wrong with those that cannot be read."""
-    named = _metadata_url(found, metadata, storage_options) if metadata else None
-    chosen = read_rows(named, storage_options) if named else None
-    others: list[PublishedRows] = []
-    failures: list[ReadError] = []
-    for url in found.metadata_urls:
-        if url == named:
-            continue
-        try:
-            others.append(read_rows(url, storage_options))
-        except ReadError as error:
-            failures.append(error)
-    if chosen is None:
-        if not others:
-            if failures:
-                raise failures[0]
-            raise ChammiError(
-                f"{found.root}: {PLANES_FOLDER}/ is there, but no *_metadata.csv with the published columns that says"
-                " what its files are: name the table with metadata="
-            )
-        chosen = max(others, key=lambda table: len(table.path) - table.path.null_count)
-        others = [table for table in others if table is not chosen]
-    return chosen, others, [PublishedProblem("unreadable", table_name(error.path), error.reason) for error in failures]
-
-
-def _metadata_url(found: PublishedRoot, metadata: str, storage_options: StorageOptions | None) -> str:
-    if not is_local(metadata):
-        return metadata
-    if not Path(metadata).is_absolute():
-        inside = join_url(found.root, metadata)
-        if exists(inside, storage_options):
-            return inside
-    if not exists(metadata):
-        known = ", ".join(url.rsplit("/", 1)[-1] for url in found.metadata_urls) or "none"
-        raise ChammiError(
-            f"{metadata}: there is no such metadata table, neither in {found.root} (there: {known}) nor as a path"
-        )
-    return absolute_url(metadata)
-
-
-def _kept_images(
-    reading: GroupedRows, there: np.ndarray, root: str, storage_options: StorageOptions | None, *, with_guidance: bool
-) -> PublishedImages:
+def _kept_images(reading: GroupedRows, there: np.ndarray, files: _Files, *, with_guidance: bool) -> PublishedImages:
     """What is known of the images that have a plane and no conflict."""
     import pyarrow as pa
     from pyarrow import compute as pc
@@ -239,12 +260,13 @@ def _kept_images(
         )
         for name, minimum in _IMAGE_NUMBERS.items()
     }
+    numbers["geometry.significant_bits"] = reading.numbers("geometry.significant_bits", whole_number, 1, 16)
     magnifications, problems = read_numbers(reading.rows, "microscopy.magnification", magnification_number, 1e-3, 1e5)
     reading.problems += problems
     numbers["microscopy.magnification"] = magnifications[text["microscopy.magnification"].codes]
 
     present = there & ~reading.left_out[reading.group]
-    _fill_sizes(reading, numbers, present, root, storage_options)
+    _fill_sizes(reading, numbers, present, files)
     present &= ~reading.left_out[reading.group]
     image_ids, sources = _image_ids(reading, text["experiment.study"], present)
     present &= ~reading.left_out[reading.group]
@@ -268,9 +290,7 @@ def _kept_images(
         panel=panel_words(columns["imaging.panel"].take(rows), channel, channels[reading.group[planes]]),
         filename=columns["storage.filename"].take(rows),
         path=path,
-        guidance=_guidance(root, path, storage_options)
-        if with_guidance
-        else pc.if_else(False, path, pa.scalar(None, path.type)),
+        guidance=_guidance(files, path) if with_guidance else pc.if_else(False, path, pa.scalar(None, path.type)),
         first_missing=first_missing,
         missing=missing,
     )
@@ -293,8 +313,7 @@ def _fill_sizes(
     reading: GroupedRows,
     numbers: dict[str, np.ndarray],
     present: np.ndarray,
-    root: str,
-    storage_options: StorageOptions | None,
+    files: _Files,
 ) -> None:
     """Widths and heights that the table does not state, from the header of the image's first file."""
     width, height = numbers["geometry.width"], numbers["geometry.height"]
@@ -307,7 +326,7 @@ def _fill_sizes(
     for image, plane in zip(images[unknown], planes[first[unknown]], strict=True):
         path = reading.path[int(plane)].as_py()
         try:
-            width[image], height[image] = png_size(join_url(root, path), storage_options)
+            width[image], height[image] = png_size(join_url(files.root, path), files.storage_options)
             filled.append(image)
         except ReadError as error:
             reading.left_out[image] = True
@@ -386,14 +405,25 @@ def _missing_channels(
     return offsets, missing.astype(np.int64)
 
 
-def _guidance(root: str, paths: pa.Array, storage_options: StorageOptions | None) -> pa.Array:
-    """Each plane's guidance file, null where it is not there."""
+def _guidance(files: _Files, paths: pa.Array) -> pa.Array:
+    """Each plane's guidance file, null where it is not there.
+
+    Where files are not checked, a listing of millions of them would be needed to know: there, all planes of the
+    studies that have a guidance folder get a path.
+    """
     import pyarrow as pa
     from pyarrow import compute as pc
 
-    names = list_folder(join_url(root, GUIDANCE_FOLDER), storage_options)
-    if not names:
-        return pa.nulls(len(paths), pa.large_string())
+    nothing = pa.nulls(len(paths), pa.large_string())
     expected = guidance_paths(paths)
-    there = files_there(root, expected, storage_options)
-    return pc.if_else(pa.array(there), expected, pa.scalar(None, expected.type))
+    if files.inside is None:
+        if files.is_checked and is_local(files.root):
+            files.stamps[GUIDANCE_FOLDER] = folder_stamp(join_url(files.root, GUIDANCE_FOLDER))
+        studies = list_folder(join_url(files.root, GUIDANCE_FOLDER), files.storage_options)
+        if not studies:
+            return nothing
+        if not files.is_checked:
+            study = pc.replace_substring_regex(expected, f"^{GUIDANCE_FOLDER}/([^/]*)/.*$", r"\1")
+            there = pc.is_in(study, value_set=pa.array(studies, study.type))
+            return pc.if_else(there, expected, pa.scalar(None, expected.type))
+    return pc.if_else(pa.array(files.there(expected)), expected, pa.scalar(None, expected.type))

@@ -497,6 +497,32 @@ def test_a_row_without_a_file_takes_the_one_that_another_table_states_for_the_sa
     assert table.metadata_sha256 == hashlib.sha256(hashes.encode()).hexdigest()
 
 
+def test_a_full_table_without_the_column_of_files_takes_them_from_the_small_one(lay: Lay) -> None:
+    full = [*two_images(), row("c", 1)]
+    columns = [name for name in PUBLISHED_COLUMNS if name != "storage.path"]
+    tables = {TABLE: csv_bytes(full, columns), SMALL: csv_bytes(two_images())}
+    table = read_published(lay(tables), check_files=True)
+    assert table.metadata_url.endswith(TABLE) and ids(table) == ["s1/a-ch*.png", "s1/b-ch*.png"]
+    assert (table.counts["unresolved_images"], table.counts["unresolved_rows"]) == (1, 1)
+
+
+def test_tables_of_which_none_says_which_files_are_meant_are_refused(lay: Lay) -> None:
+    columns = [name for name in PUBLISHED_COLUMNS if name != "storage.path"]
+    with pytest.raises(ReadError, match=r"no metadata table has the column storage\.path.*metadata="):
+        read_published(lay({TABLE: csv_bytes(two_images(), columns)}))
+
+
+def test_a_table_that_is_named_is_the_only_one_that_is_read(lay: Lay, monkeypatch: pytest.MonkeyPatch) -> None:
+    from chammi75.readers.published import tables as tables_module
+
+    url = lay({TABLE: csv_bytes([*two_images(), row("c", 1)]), SMALL: csv_bytes(two_images())})
+    read: list[str] = []
+    original = tables_module.read_rows
+    monkeypatch.setattr(tables_module, "read_rows", lambda url, options: read.append(url) or original(url, options))
+    assert len(read_published(url, metadata=SMALL).records) == 2
+    assert [url.rsplit("/", 1)[-1] for url in read] == [SMALL]
+
+
 def test_other_tables_that_state_two_files_for_a_channel_are_a_conflict(lay: Lay) -> None:
     main = two_images()
     main[0]["storage.path"] = ""
@@ -521,11 +547,22 @@ def test_guidance_comes_from_one_listing(lay: Lay) -> None:
     rows = two_images()
     files = [line["storage.path"] for line in rows]
     url = lay({TABLE: csv_bytes(rows)}, [*files, "CHAMMI-75_guidance/s1/a-ch1.safetensors"])
-    assert read_published(url).guidance.to_pylist() == [
+    assert read_published(url, check_files=True).guidance.to_pylist() == [
         [None, "CHAMMI-75_guidance/s1/a-ch1.safetensors"],
         [None, None],
     ]
     assert read_published(url, guidance=False).guidance.to_pylist() == [[None, None], [None, None]]
+
+
+def test_guidance_that_is_not_listed_is_where_it_would_be(lay: Lay) -> None:
+    rows = [*two_images(), row("c", 1, experiment__study="s2", storage__path="CHAMMI-75_train/s2/c-ch0.png")]
+    table = read_published(
+        lay({TABLE: csv_bytes(rows)}, ["CHAMMI-75_guidance/s1/a-ch1.safetensors"]), check_files=False
+    )
+    assert table.guidance.to_pylist() == [
+        [f"CHAMMI-75_guidance/s1/{image}-ch{channel}.safetensors" for channel in (0, 1)] for image in "ab"
+    ] + [[None]]
+    assert "guidance_files" not in table.counts
 
 
 # --- properties ---------------------------------------------------------------------------------------------------
