@@ -13,10 +13,12 @@ from pathlib import Path
 from chammi75.schemas.base import Model
 from chammi75.schemas.cards import PlatformCard, SourceCard
 from chammi75.schemas.manifest import StoreManifest
+from chammi75.schemas.naming import Naming
 from chammi75.schemas.recipe import BuildRecipe
 from chammi75.schemas.record import Annotation, Channel, ImageRecord
 from chammi75.schemas.subset import SubsetRecipe
 from chammi75.schemas.vocabulary import Vocabulary
+from chammi75.schemas.withdrawal import WithdrawalList
 
 PUBLISHED: dict[str, type[Model]] = {
     "image-record": ImageRecord,
@@ -27,7 +29,9 @@ PUBLISHED: dict[str, type[Model]] = {
     "subset-recipe": SubsetRecipe,
     "source-card": SourceCard,
     "platform-card": PlatformCard,
+    "naming": Naming,
     "vocabulary": Vocabulary,
+    "withdrawal-list": WithdrawalList,
 }
 
 

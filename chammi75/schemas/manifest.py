@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from chammi75.errors import StoreError
 from chammi75.schemas.base import RECORD_SCHEMA_VERSION, STORE_FORMAT_VERSION, Model
@@ -45,23 +45,40 @@ class ManifestPart(Model):
 
 
 class StoreManifest(Model):
-    """What a store holds."""
+    """What a store holds: images of its own in shards, images of other stores that belong to it, or both."""
 
     format: Literal["chammi75-store"] = "chammi75-store"
     format_version: int = Field(STORE_FORMAT_VERSION, description="Version of the layout on disk.")
     schema_version: int = Field(RECORD_SCHEMA_VERSION, description="Version of the record.")
     created_by: str = Field(description="Program and version that wrote the store.")
-    codec: Codec = Field(description="How planes are compressed.")
-    images: int = Field(ge=0, description="Images in all shards.")
-    planes: int = Field(ge=0, description="Planes in all shards.")
+    codec: Codec | None = Field(description="How planes are compressed; null where parts differ.")
+    images: int = Field(ge=0, description="Images in all shards and parts.")
+    planes: int = Field(ge=0, description="Planes in all shards and parts.")
     pixel_bytes: int = Field(ge=0, description="Size of the decoded planes.")
     shards: list[ShardEntry] = Field(description="The shards, in the order of the index.")
-    index: IndexEntry = Field(description="The index files.")
+    index: IndexEntry | None = Field(None, description="The index files; null where there are parts and no shards.")
     recipes: dict[str, Sha256] = Field({}, description="SHA-256 of each source's recipe.")
     cards: dict[str, Sha256] = Field({}, description="SHA-256 of each source's card.")
     content_sha256: Sha256 = Field(description="Hash over pixels and records; the same for every codec.")
     parts: list[ManifestPart] = Field([], description="Other stores that belong to this one.")
     manifest_sha256: Sha256 | None = Field(None, description="SHA-256 of this manifest without this line.")
+
+    @model_validator(mode="after")
+    def _images_have_an_index(self) -> StoreManifest:
+        if self.index is None and (self.shards or not self.parts):
+            raise ValueError("index: only a store that consists of parts has none")
+        return self
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """The store's own files: shards, then the index files."""
+        index = () if self.index is None else (self.index.parquet, self.index.arrow)
+        return (*self.shards, *index)
+
+    @property
+    def own_images(self) -> int:
+        """Images in the store's own shards, without those of its parts."""
+        return sum(shard.rows for shard in self.shards)
 
     def to_bytes(self) -> bytes:
         """The manifest file: indented JSON with its own hash in it."""

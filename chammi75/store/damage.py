@@ -44,9 +44,9 @@ def locate_damage(store: Store, entry: FileEntry, damaged: frozenset[str]) -> It
     damaged : frozenset of str
         Paths of all files that are damaged or absent: nothing that they say is believed.
     """
-    if entry == store.manifest.index.parquet:
+    if entry == store.index_files.parquet:
         yield from _damage_in_parquet(store, entry, damaged)
-    elif entry == store.manifest.index.arrow:
+    elif entry == store.index_files.arrow:
         yield from _damage_in_index(store, entry, damaged)
     else:
         yield from _damage_in_shard(store, entry, damaged)
@@ -63,9 +63,9 @@ def images_of(store: Store, entry: FileEntry, damaged: frozenset[str], reason: s
 def _image_ids(store: Store, damaged: frozenset[str]) -> list[str] | None:
     """The ids of all images, from an index file that is sound."""
     ids: list[str] | None = None
-    if store.manifest.index.arrow.path not in damaged:
+    if store.index_files.arrow.path not in damaged:
         ids = store.index.table.column("image_id").to_pylist()
-    elif store.manifest.index.parquet.path not in damaged:
+    elif store.index_files.parquet.path not in damaged:
         ids = store.records(["image_id"]).column("image_id").to_pylist()
     return ids
 
@@ -94,7 +94,7 @@ def _unreadable() -> tuple[type[Exception], ...]:
 
 
 def _damage_in_shard(store: Store, entry: FileEntry, damaged: frozenset[str]) -> Iterator[Damage]:
-    index = store.manifest.index
+    index = store.index_files
     if index.arrow.path in damaged:
         yield from images_of(store, entry, damaged, "its shard is damaged, and so is the index that would say where")
         return
@@ -214,13 +214,13 @@ def _damage_in_parquet(store: Store, entry: FileEntry, damaged: frozenset[str]) 
     except _unreadable() as error:
         yield Damage(entry.path, None, f"the records cannot be read ({error}); the shards hold them too")
         return
-    for group, start in enumerate(range(0, store.manifest.images, ROW_GROUP)):
+    for group, start in enumerate(range(0, store.manifest.own_images, ROW_GROUP)):
         try:
             table = file.read_row_group(group)
             table.validate(full=True)
             stated.update(enumerate(table.to_pylist(), start))
         except _unreadable() as error:
-            rows = range(start, min(start + ROW_GROUP, store.manifest.images))
+            rows = range(start, min(start + ROW_GROUP, store.manifest.own_images))
             problems.update(dict.fromkeys(rows, f"the group of records that holds its own cannot be read ({error})"))
     for at, _, _, _, batch in _sound_batches(store, damaged):
         for row, expected in enumerate(_record_rows(batch), at):
@@ -235,8 +235,8 @@ def _damage_in_index(store: Store, entry: FileEntry, damaged: frozenset[str]) ->
     try:
         table = ArrowIndex.from_buffer(_content(store, entry)).table
         columns = [chunk for column in table.columns for chunk in column.chunks]
-        if any(len(column) != store.manifest.images for column in columns):
-            raise StoreError(f"it has not {store.manifest.images} rows")
+        if any(len(column) != store.manifest.own_images for column in columns):
+            raise StoreError(f"it has not {store.manifest.own_images} rows")
         invalid = _invalid_rows(columns)
     except _unreadable() as error:
         yield Damage(entry.path, None, f"the index cannot be read ({error}); build or copy the store again")

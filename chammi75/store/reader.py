@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 from collections.abc import Sequence
@@ -21,20 +22,23 @@ from chammi75.files import (
     local_path,
     read_bytes,
     read_ranges,
+    reading_errors,
     safe_relative_path,
 )
-from chammi75.schemas.manifest import ShardEntry, StoreManifest
+from chammi75.schemas.manifest import IndexEntry, ShardEntry, StoreManifest
 from chammi75.store.index import ArrowIndex, Places
 from chammi75.store.plane import decode_plane, parse_head
 from chammi75.store.shard import Cells, cells_from_bytes
-from chammi75.store.writer import BUILDING, MANIFEST
+from chammi75.store.writer import BUILDING, COPYING, MANIFEST
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
 
-def open_store(url: str | os.PathLike[str], storage_options: StorageOptions | None = None) -> Store:
+def open_store(
+    url: str | os.PathLike[str], storage_options: StorageOptions | None = None, *, manifest_sha256: str | None = None
+) -> Store:
     """Open a finished store.
 
     Parameters
@@ -43,11 +47,14 @@ def open_store(url: str | os.PathLike[str], storage_options: StorageOptions | No
         Folder of the store: a local path, or any URL that fsspec knows.
     storage_options : mapping, optional
         For the fsspec filesystem.
+    manifest_sha256 : str, optional
+        SHA-256 that its manifest file must have.
 
     Raises
     ------
     StoreError
-        If there is no store, it is not finished, damaged, or of a version that this library cannot read.
+        If there is no store, it is not finished, damaged, of a version that this library cannot read, or another than
+        ``manifest_sha256`` says.
 
     Examples
     --------
@@ -57,21 +64,34 @@ def open_store(url: str | os.PathLike[str], storage_options: StorageOptions | No
     chammi75.errors.StoreError: ...no/such/folder: there is no store here (no manifest.json)
     """
     url = absolute_url(url)
-    try:
-        content = read_bytes(join_url(url, MANIFEST), storage_options)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise StoreError(_why_no_store(url, storage_options)) from error
-    except PermissionError as error:
-        raise StoreError(f"{url}: no permission to read it") from error
-    except OSError as error:
-        raise StoreError(f"{url}: it cannot be read ({error})") from error
+    content = read_manifest(url, storage_options)
+    if manifest_sha256 is not None and hashlib.sha256(content).hexdigest() != manifest_sha256:
+        raise StoreError(f"{url}: the store is another one than it was: its manifest has changed")
     manifest = StoreManifest.from_bytes(content, join_url(url, MANIFEST))
-    for entry in (*manifest.shards, manifest.index.parquet, manifest.index.arrow):
+    for entry in manifest.files:
         try:
             safe_relative_path(entry.path)
         except ChammiError as error:
             raise StoreError(f"{join_url(url, MANIFEST)}: {error}") from error
     return Store(url, manifest, storage_options)
+
+
+def read_manifest(url: str, storage_options: StorageOptions | None = None) -> bytes:
+    """The manifest file of a store.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it cannot be read.
+    """
+    try:
+        return read_bytes(join_url(url, MANIFEST), storage_options)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreError(_why_no_store(url, storage_options)) from error
+    except PermissionError as error:
+        raise StoreError(f"{url}: no permission to read it") from error
+    except reading_errors() as error:
+        raise StoreError(f"{url}: it cannot be read ({error})") from error
 
 
 class Store:
@@ -82,13 +102,23 @@ class Store:
     url : str
         Its folder.
     manifest : StoreManifest
-        What it holds.
+        What it holds; its index and its planes are those of its own shards (``expand`` gives the stores of its parts).
+    collections : tuple of (str, dict)
+        Folders and storage options of the stores that it was opened as a part of, outermost first: what they withdraw
+        is withdrawn here too.
     """
 
-    def __init__(self, url: str, manifest: StoreManifest, storage_options: StorageOptions | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        manifest: StoreManifest,
+        storage_options: StorageOptions | None = None,
+        collections: tuple[tuple[str, dict[str, Any]], ...] = (),
+    ) -> None:
         self.url = url
         self.manifest = manifest
         self.storage_options = dict(storage_options or {})
+        self.collections = collections
 
     def __len__(self) -> int:
         return self.manifest.images
@@ -97,14 +127,31 @@ class Store:
         return f"Store({self.url!r}, images={self.manifest.images}, planes={self.manifest.planes})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.url, self.manifest, self.storage_options))
+        return (type(self), (self.url, self.manifest, self.storage_options, self.collections))
+
+    def anew(self) -> Store:
+        """The same store with no file open."""
+        return Store(self.url, self.manifest, self.storage_options, self.collections)
+
+    @property
+    def index_files(self) -> IndexEntry:
+        """The index files.
+
+        Raises
+        ------
+        StoreError
+            If the store has no images of its own, only parts.
+        """
+        if self.manifest.index is None:
+            raise StoreError(f"{self.url}: this store consists of others and has no index of its own; open its parts")
+        return self.manifest.index
 
     @cached_property
     def index(self) -> ArrowIndex:
         """``index.arrow``, memory-mapped where the store is local."""
         import pyarrow as pa
 
-        entry = self.manifest.index.arrow
+        entry = self.index_files.arrow
         url = join_url(self.url, entry.path)
         if is_local(url):
             return ArrowIndex.from_buffer(map_file(url, entry.bytes))
@@ -113,7 +160,7 @@ class Store:
     @property
     def parquet_url(self) -> str:
         """URL of ``index.parquet``."""
-        return join_url(self.url, self.manifest.index.parquet.path)
+        return join_url(self.url, self.index_files.parquet.path)
 
     def shard_url(self, number: int) -> str:
         """URL of a shard."""
@@ -186,7 +233,7 @@ class Store:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        entry = self.manifest.index.parquet
+        entry = self.index_files.parquet
         if is_local(self.parquet_url):
             return pq.ParquetFile(pa.BufferReader(map_file(self.parquet_url, entry.bytes)))
         filesystem, path = filesystem_of(self.parquet_url, self.storage_options)
@@ -248,6 +295,35 @@ class Store:
         except StoreError as error:
             raise StoreError(f"{self.shard_url(place.shard)}: {place.image_id}: {error}") from error
 
+    def checked(self) -> Store:
+        """The same store, both its index files read whole and found to be what the manifest says.
+
+        Raises
+        ------
+        StoreError
+            If one of them is damaged.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        content = {}
+        for entry in (self.index_files.arrow, self.index_files.parquet):
+            url = join_url(self.url, entry.path)
+            if is_local(url):
+                buffer = map_file(url, entry.bytes)
+            else:
+                try:
+                    buffer = pa.py_buffer(read_bytes(url, self.storage_options))
+                except reading_errors() as error:
+                    raise StoreError(f"{url}: it cannot be read ({error})") from error
+            if hashlib.sha256(buffer).hexdigest() != entry.sha256:
+                raise StoreError(f"{url}: the file is damaged (its hash is not that of the manifest): chammi75 verify")
+            content[entry] = buffer
+        store = self.anew()
+        store.index = ArrowIndex.from_buffer(content[self.index_files.arrow])
+        store._parquet = pq.ParquetFile(pa.BufferReader(content[self.index_files.parquet]))
+        return store
+
     @property
     def shards(self) -> list[ShardEntry]:
         """The shards, in the order of the index."""
@@ -298,6 +374,11 @@ def _why_no_store(url: str, storage_options: StorageOptions | None) -> str:
     try:
         if exists(join_url(url, BUILDING), storage_options):
             return f"{url}: the store is not finished (its build was interrupted or still runs): build it again"
+        if exists(join_url(url, COPYING), storage_options):
+            return (
+                f"{url}: the store is not finished (a copy was interrupted or still runs): run the same chammi75 copy"
+                " again, it goes on where it stopped"
+            )
     except (OSError, ChammiError):
         pass
     return f"{url}: there is no store here (no {MANIFEST})"

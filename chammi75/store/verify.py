@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chammi75.files import join_url, open_url, read_bytes
 from chammi75.store.damage import Damage, images_of, locate_damage
+from chammi75.store.parts import expand
 from chammi75.store.reader import Store, open_store
 from chammi75.store.writer import MANIFEST
 
@@ -44,6 +45,8 @@ def verify(
 ) -> VerifyReport:
     """Check every byte of a store against its manifest; where a file differs, find the images that it hits.
 
+    The parts of a store are checked too; their files are named by their URLs.
+
     Parameters
     ----------
     url : str
@@ -55,17 +58,32 @@ def verify(
     Raises
     ------
     StoreError
-        If there is no store to check, or its manifest is damaged.
+        If there is no store to check, its manifest is damaged, or a part is missing or another one than it was.
     """
     store = open_store(url, storage_options)
-    manifest = store.manifest
     damages: list[Damage] = []
     if not _is_as_written(read_bytes(join_url(store.url, MANIFEST), storage_options)):
         reason = "its spaces or line ends differ from what was written; what it says is right"
         damages.append(Damage(MANIFEST, None, reason))
+    files = checked = 0
+    for part in expand(store):
+        size, found = _check(part, advance)
+        files += len(part.manifest.files)
+        checked += size
+        damages.extend(
+            found
+            if part.url == store.url
+            else [replace(damage, file=join_url(part.url, damage.file)) for damage in found]
+        )
+    return VerifyReport(files, store.manifest.images, checked, tuple(damages))
+
+
+def _check(store: Store, advance: Callable[[int], None] | None) -> tuple[int, list[Damage]]:
+    """The files of one store: how many bytes were read, and what is wrong."""
+    damages: list[Damage] = []
     checked = 0
     absent, differing = {}, []
-    for entry in (*manifest.shards, manifest.index.parquet, manifest.index.arrow):
+    for entry in store.manifest.files:
         try:
             size, digest = _hash(join_url(store.url, entry.path), store, advance)
         except OSError as error:
@@ -82,7 +100,7 @@ def verify(
         found = list(locate_damage(store, entry, damaged))
         unlocated = "its bytes differ from the manifest's hash, but no image is hit"
         damages.extend(found or [Damage(entry.path, None, unlocated)])
-    return VerifyReport(len(manifest.shards) + 2, manifest.images, checked, tuple(damages))
+    return checked, damages
 
 
 def _is_as_written(manifest: bytes) -> bool:

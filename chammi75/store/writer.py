@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -22,10 +22,12 @@ from chammi75.files import (
     is_local,
     join_url,
     local_path,
+    reading_errors,
     write_atomically,
 )
 from chammi75.schemas.manifest import FileEntry, IndexEntry, ShardEntry, StoreManifest
 from chammi75.store.index import ParquetIndexWriter, index_part, index_table, write_arrow_index
+from chammi75.store.lock import lock
 from chammi75.store.shard import WrittenShard
 from chammi75.version import __version__
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 BUILDING = "building.json"
+COPYING = "copying"
+"""Folder in which a copy keeps what it needs to go on; gone when it is done."""
 _PARQUET, _ARROW = "index.parquet", "index.arrow"
 _BUILDING_CONTENT = b'{"format": "chammi75-building"}\n'
 _OWN_FILE = re.compile(
@@ -67,7 +71,7 @@ def new_store(url: str, storage_options: StorageOptions | None = None) -> Iterat
         If the target cannot be written or is full; what was written so far is never taken for a store.
     """
     url = absolute_url(url)
-    with _plain_errors(url):
+    with plain_errors(url):
         _check_target(url, storage_options)
         with _held(url, storage_options):
             _clear_target(url, storage_options)
@@ -106,7 +110,7 @@ class StoreWriter:
         StoreError
             If it is not there: the processes that wrote it do not see the same filesystem.
         """
-        filesystem, full = filesystem_of(join_url(self.url, path), self.storage_options)
+        filesystem, full = filesystem_of(join_url(self.url, path), self.storage_options, writing=True)
         filesystem.invalidate_cache()
         size = filesystem.size(full) if filesystem.exists(full) else None
         if size != written.bytes:
@@ -135,7 +139,7 @@ class StoreWriter:
         StoreError
             If there is no image, or two images have one id.
         """
-        with _plain_errors(self.url):
+        with plain_errors(self.url):
             table = index_table(self._index_parts)
             ids = table.column("image_id").to_pylist()
             if not ids:
@@ -149,7 +153,6 @@ class StoreWriter:
             with create_file(join_url(self.url, _ARROW), self.storage_options) as target:
                 arrow_file = HashingFile(target)
                 write_arrow_index(arrow_file, table)
-            contents = sorted(zip(ids, table.column("content_sha256").to_pylist(), strict=True))
             manifest = StoreManifest(
                 created_by=f"chammi75 {__version__}",
                 codec=codec,
@@ -160,14 +163,26 @@ class StoreWriter:
                 index=IndexEntry(parquet=parquet, arrow=arrow_file.entry(_ARROW)),
                 recipes=recipes or {},
                 cards=cards or {},
-                content_sha256=hashlib.sha256(b"".join(digest for _, digest in contents)).hexdigest(),
+                content_sha256=content_hash(ids, table.column("content_sha256").to_pylist()),
             )
             content = manifest.to_bytes()
             write_atomically(join_url(self.url, MANIFEST), content, self.storage_options)
-            filesystem, path = filesystem_of(join_url(self.url, BUILDING), self.storage_options)
+            filesystem, path = filesystem_of(join_url(self.url, BUILDING), self.storage_options, writing=True)
             with suppress(FileNotFoundError):
                 filesystem.rm_file(path)
             return StoreManifest.from_bytes(content, self.url)
+
+
+def content_hash(image_ids: Sequence[str], digests: Sequence[bytes]) -> str:
+    """``content_sha256`` of a manifest: SHA-256 over the digests of all images, ordered by their ids.
+
+    Examples
+    --------
+    >>> content_hash(["b", "a"], [b"2", b"1"]) == content_hash(["a", "b"], [b"1", b"2"])
+    True
+    """
+    contents = sorted(zip(image_ids, digests, strict=True))
+    return hashlib.sha256(b"".join(digest for _, digest in contents)).hexdigest()
 
 
 class HashingFile:
@@ -218,13 +233,13 @@ class HashingFile:
 
 def _check_target(url: str, storage_options: StorageOptions | None) -> None:
     """Refuse a target that is neither new nor one that a build of ours has begun."""
-    filesystem, path = filesystem_of(url, storage_options)
+    filesystem, path = filesystem_of(url, storage_options, writing=True)
     filesystem.invalidate_cache()
     if filesystem.isfile(path):
         raise StoreError(f"{url} is a file: a store is a folder, name a new one")
     if filesystem.exists(f"{path}/{MANIFEST}"):
         raise StoreError(f"{url} holds a finished store: a new build is a new folder (or delete that one first)")
-    names = _names(filesystem, path)
+    names = folder_names(filesystem, path)
     if not names:
         return
     mark = filesystem.cat_file(f"{path}/{BUILDING}") if BUILDING in names else b""
@@ -235,17 +250,18 @@ def _check_target(url: str, storage_options: StorageOptions | None) -> None:
 
 def _clear_target(url: str, storage_options: StorageOptions | None) -> None:
     """Remove what an interrupted build has left, and nothing else."""
-    filesystem, path = filesystem_of(url, storage_options)
-    for name in _names(filesystem, path):
+    filesystem, path = filesystem_of(url, storage_options, writing=True)
+    for name in folder_names(filesystem, path):
         if _OWN_FILE.fullmatch(name):
             filesystem.rm_file(f"{path}/{name}")
     shards = f"{path}/shards"
-    for name in _names(filesystem, shards):
+    for name in folder_names(filesystem, shards):
         if _OWN_SHARD.fullmatch(name):
             filesystem.rm_file(f"{shards}/{name}")
 
 
-def _names(filesystem: AbstractFileSystem, path: str) -> list[str]:
+def folder_names(filesystem: AbstractFileSystem, path: str) -> list[str]:
+    """Names of the files and folders in a folder; none where there is no such folder."""
     if not filesystem.isdir(path):
         return []
     return [entry.rstrip("/").rsplit("/", 1)[-1] for entry in filesystem.ls(path, detail=False)]
@@ -263,17 +279,10 @@ def _held(url: str, storage_options: StorageOptions | None) -> Iterator[None]:
         write_atomically(mark, _BUILDING_CONTENT, storage_options)
         yield
         return
-    import fcntl
-
     path = local_path(mark)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
-                raise StoreError(f"{url}: another build is writing there right now") from error
-            # some network filesystems have no locks: go on without
+        lock(file.fileno(), f"{url}: another build is writing there right now")
         if local_path(join_url(url, MANIFEST)).exists():  # another build has finished since we looked
             path.unlink(missing_ok=True)
             raise StoreError(f"{url} holds a finished store: a new build is a new folder (or delete that one first)")
@@ -286,16 +295,17 @@ def _held(url: str, storage_options: StorageOptions | None) -> Iterator[None]:
 
 
 @contextmanager
-def _plain_errors(url: str) -> Iterator[None]:
-    """Turn what the system says of a target into a sentence."""
+def plain_errors(url: str, next_step: str = "make room and build again") -> Iterator[None]:
+    """Turn what the system and the network say of a target into a sentence."""
     try:
         yield
-    except OSError as error:
-        if isinstance(error, ChammiError):
-            raise
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            advice = "there is no room left; nothing there counts as a store, make room and build again"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    except ChammiError:
+        raise
+    except reading_errors() as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            advice = f"there is no room left; nothing there counts as a store, {next_step}"
+        elif number in (errno.EACCES, errno.EPERM, errno.EROFS):
             advice = "it cannot be written (no permission, or read-only)"
         else:
             advice = "it cannot be written"
