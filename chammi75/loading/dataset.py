@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import numpy as np
 
-from chammi75.errors import ChammiError, FilterError
 from chammi75.files import StorageOptions
-from chammi75.loading.filters import Filters, Numbers, Words
-from chammi75.loading.layouts import Layout, open_layouts
-from chammi75.loading.selection import Selection, select
+from chammi75.loading.filters import FilterOptions, Filters, Numbers, Words
+from chammi75.loading.selection import Selection, select_all
+from chammi75.loading.stores import open_stores
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
+
+    from chammi75.loading.subset import Subset
 
 _PARTS = (20160, 2880, 960)
 """Parts that a stream is cut into: numbers of many divisors, so that ranks and workers get equal shares."""
@@ -26,22 +28,12 @@ _ROWS_OF_A_PART = 16
 """At least so many rows in a part, if there are more than 960: a part has a cost of its own."""
 
 
-class LoadOptions(TypedDict, total=False):
+class LoadOptions(FilterOptions, total=False):
     """The keywords of ``load_dataset`` but ``streaming``."""
 
     split: str | None
-    organism: Words
-    channel_type: Words
-    study: Words
-    platform: Words
-    cell_line: Words
-    microscopy_type: Words
-    magnification: Numbers
-    num_channels: Numbers
-    license: Words
     where: str | None
-    subset: None
-    select_channels: Words
+    subset: Subset | str | PathLike[str] | None
     metadata: str | None
     storage_options: StorageOptions | None
     cache_dir: str | None
@@ -80,7 +72,7 @@ def load_dataset(
     num_channels: Numbers = None,
     license: Words = None,
     where: str | None = None,
-    subset: None = None,
+    subset: Subset | str | PathLike[str] | None = None,
     select_channels: Words = None,
     metadata: str | None = None,
     storage_options: StorageOptions | None = None,
@@ -92,13 +84,13 @@ def load_dataset(
     ----------
     path : str or sequence of str
         A store, or a copy of the published CHAMMI-75 (local, or any fsspec URL), or several. ``"mini"`` is the
-        embedded dataset, built into ``cache_dir`` on first use.
+        embedded dataset, built into ``cache_dir`` on first use, ``"chammi75"`` the public bucket.
     split : str, optional
         ``"train"`` by default; None for all.
     streaming : bool
         True gives an ``IterableDataset``, False a ``Dataset``.
     organism, study, platform, cell_line, microscopy_type, license : str or list of str, optional
-        Equal to a word, or to any of a list.
+        Equal to a word, or to any of a list. A licence may be the name of a set (``"commercial"``).
     channel_type : str or list of str, optional
         Has a channel of this type, or of all these types.
     magnification, num_channels : number, list of numbers, or tuple (low, high), optional
@@ -106,8 +98,9 @@ def load_dataset(
     where : str, optional
         Anything else, as an SQL condition over the record (``"quality.focus > 0.3"``), in a DuckDB that can reach
         nothing else.
-    subset : None
-        Kept for subset recipes, which a later version will take.
+    subset : Subset, str or path, optional
+        Only images of a subset: a ``Subset``, a recipe file (``"mine.yaml"``), or the name of a shipped recipe
+        (``"fluorescence-only"``). Other filters narrow it further.
     select_channels : str or list of str, optional
         Keep only planes of these types, in stored order; an image with none of them is left out.
     metadata : str, optional
@@ -128,13 +121,11 @@ def load_dataset(
     FilterError
         If a filter names what is not there, or no image passes.
     StoreError, ChammiError
-        If there is nothing to load.
+        If there is nothing to load, or a subset is one of another store.
     """
-    if subset is not None:
-        raise ChammiError("this version of chammi75 takes no subset recipes yet: use the filters and where")
     import datasets
 
-    layouts = open_layouts(_resolved(path, cache_dir), metadata=metadata, storage_options=storage_options)
+    layouts = open_stores(path, metadata=metadata, storage_options=storage_options, cache_dir=cache_dir)
     filters = Filters(
         organism=organism,
         channel_type=channel_type,
@@ -147,7 +138,12 @@ def load_dataset(
         license=license,
         select_channels=select_channels,
     )
-    selections = _selections(layouts, filters, where, split)
+    taken = None
+    if subset is not None:
+        from chammi75.loading.subset import subset_of
+
+        taken = subset_of(subset, layouts)
+    selections = select_all(layouts, filters, where, split, taken)
     info = datasets.DatasetInfo(features=_features(storage_options))
     named = datasets.NamedSplit(split) if split is not None else None
     if streaming:
@@ -161,46 +157,6 @@ def load_dataset(
 
     tables = [selection.samples() for selection in selections]
     return datasets.Dataset(pa.concat_tables(tables), info=info, split=named, fingerprint=_fingerprint(selections))
-
-
-def _resolved(path: str | Sequence[str], cache_dir: str | None) -> list[str]:
-    """Names turned into URLs."""
-    from os import PathLike, fspath
-
-    names = [path] if isinstance(path, str | PathLike) else list(path)
-    resolved = []
-    for name in names:
-        if name == "mini":
-            from chammi75.mini.dataset import mini_store
-
-            resolved.append(str(mini_store(cache_dir)))
-        elif name == "chammi75":
-            raise ChammiError(
-                "the public bucket is not read by its name yet: give the folder of a local copy of the published"
-                " dataset, or 'mini'"
-            )
-        else:
-            resolved.append(fspath(name))
-    return resolved
-
-
-def _selections(layouts: Sequence[Layout], filters: Filters, where: str | None, split: str | None) -> list[Selection]:
-    """The rows of each layout. A value, or a column, that one of several layouts has need not be in the others."""
-    filters.check(lambda name: list(dict.fromkeys(value for layout in layouts for value in layout.facet(name).values)))
-    found: list[Selection] = []
-    failures: list[FilterError] = []
-    for layout in layouts:
-        try:
-            found.append(select(layout, filters, where, split))
-        except FilterError as error:
-            failures.append(error)
-    if not found:
-        raise failures[0]
-    if not any(len(selection) for selection in found):
-        stated = {**filters.stated(), **({"where": where} if where is not None else {})}
-        words = ", ".join(f"{name}={value!r}" for name, value in stated.items())
-        raise FilterError(f"no image passes all of {words}" if words else "there is no image in this split")
-    return [selection for selection in found if len(selection)]
 
 
 def part_count(images: int) -> int:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,22 @@ from chammi75.store.facets import Facet
 Words = str | Sequence[str] | None
 Numbers = float | Sequence[float | None] | Mapping[str, float | None] | None
 
+
+class FilterOptions(TypedDict, total=False):
+    """The keyword filters of ``load_dataset``; see ``Filters``."""
+
+    organism: Words
+    channel_type: Words
+    study: Words
+    platform: Words
+    cell_line: Words
+    microscopy_type: Words
+    magnification: Numbers
+    num_channels: Numbers
+    license: Words
+    select_channels: Words
+
+
 _VOCABULARIES = {"organism": "organisms", "microscopy_type": "microscopy_types", "channel_type": "channel_types"}
 
 
@@ -26,7 +42,9 @@ class Filters:
     """What to keep. None keeps all.
 
     A word means equal (``channel_type``: has it); a list of ``channel_type`` means has all of these, other lists mean
-    any of these; a tuple of two numbers, or ``{"min": …, "max": …}``, an inclusive range, open where None.
+    any of these; a tuple of two numbers, or ``{"min": …, "max": …}``, an inclusive range, open where None. ``license``
+    also takes the name of a set of licences (``"commercial"``, see ``chammi75.catalog.licenses``); an image of unknown
+    licence is in none.
     """
 
     organism: Words = None
@@ -71,6 +89,8 @@ class Filters:
             elif name in _BY_CHANNELS:
                 types = [word for types in _configurations(values("channel_types")) for word in types if word]
                 _check_known(name, "channel_type", _words(name, wanted), types)
+            elif name == "license":
+                _check_licenses(_words(name, wanted), values(name))
             else:
                 _check_known(name, name, _words(name, wanted), values(name))
 
@@ -100,6 +120,8 @@ class Filters:
                 passes = [enough(word in types for word in words) for types in _configurations(found.values)]
             else:
                 words = _words(name, wanted)
+                if name == "license":
+                    words = [license_ for word in words for license_ in _licenses(word, found.values)]
                 passes = [value in words for value in found.values]
             mask &= found.matching(passes)
         return mask
@@ -134,6 +156,32 @@ def _check_known(name: str, vocabulary_of: str, words: list[str], values: Sequen
             raise FilterError(f"{name}={word!r}: {vocabulary_of} is unknown for every image here")
         if word not in known:
             raise FilterError(f"{name}={word!r} is not in this dataset{_hint(vocabulary_of, word, known)}")
+
+
+def _licenses(word: str, known: Sequence[str]) -> list[str]:
+    """The licences that a word means: itself, or those of the set that it names."""
+    if word in known:
+        return [word]
+    from chammi75.catalog.licenses import LICENSE_SETS, licenses_in_set
+
+    return licenses_in_set(word, known) if word in LICENSE_SETS else []
+
+
+def _check_licenses(words: list[str], values: Sequence[str]) -> None:
+    for word in words:
+        if _licenses(word, values):
+            continue
+        from chammi75.catalog.licenses import LICENSE_SETS
+
+        if word in LICENSE_SETS:
+            here = ", ".join(sorted(set(values))) or "none (it is unknown for every image)"
+            raise FilterError(
+                f"license={word!r} ({LICENSE_SETS[word]}): no licence here is in that set; here are {here}"
+            )
+        try:
+            _check_known("license", "license", [word], values)
+        except FilterError as error:
+            raise FilterError(f"{error}; sets of licences are {', '.join(map(repr, LICENSE_SETS))}") from error
 
 
 def _hint(name: str, word: str, known: list[str]) -> str:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chammi75.files import write_atomically
 from chammi75.loading.feature import MultiChannelImageFeature
 from chammi75.loading.layouts import Layout
 from chammi75.loading.summary import summarise
+from chammi75.loading.withdrawn import withdrawn
 from chammi75.version import __version__
 
 
 def write_gallery(
-    layout: Layout,
+    layouts: Sequence[Layout],
     out: str | os.PathLike[str],
     *,
     title: str,
@@ -24,11 +26,11 @@ def write_gallery(
     per_study: int = 6,
     advance: Callable[[int], None] | None = None,
 ) -> int:
-    """Write a gallery.
+    """Write a gallery. Withdrawn images are not shown.
 
     Parameters
     ----------
-    layout : Layout
+    layouts : sequence of Layout
     out : str or path
         The HTML file.
     title : str
@@ -47,27 +49,25 @@ def write_gallery(
     """
     from chammi75.pictures.gallery import GalleryItem, gallery_page
 
-    study = layout.facet("study")
     sections: dict[str, list[GalleryItem]] = {}
-    for code in dict.fromkeys(study.codes.tolist()):
-        name = study.values[code] if code >= 0 else "study unknown"
-        sections[name] = []
-        for sample in _shown(layout, np.flatnonzero(study.codes == code), per_study):
-            sections[name].append(_item(layout, sample, name))
+    for layout, name, picked in _picked(layouts, per_study):
+        for sample in layout.samples(picked).to_pylist():
+            sections.setdefault(name, []).append(_item(layout, sample, name))
             if advance is not None:
                 advance(1)
-    rows = summarise(layout)
+    rows = [row for layout in layouts for row in summarise(layout)]
+    images = sum(len(layout) for layout in layouts)
     organisms = sorted({row["organism"] for row in rows if row["organism"]})
     licenses = sorted({row["license"] for row in rows if row["license"]})
     facts = {
-        "images": len(layout),
+        "images": images,
         "studies": len(sections),
         "organisms": ", ".join(organisms) or None,
         "licences": ", ".join(licenses) or None,
     }
     shown = sum(len(items) for items in sections.values())
     footer = (
-        f"{shown} of {len(layout):,} images. Contrast is stretched for the eye; stored pixels are unchanged."
+        f"{shown} of {images:,} images. Contrast is stretched for the eye; stored pixels are unchanged."
         f" chammi75 {__version__}"
     )
     page = gallery_page(title, facts, sections, rows, footer, lead=lead)
@@ -75,17 +75,22 @@ def write_gallery(
     return shown
 
 
-def shown_count(layout: Layout, per_study: int) -> int:
+def shown_count(layouts: Sequence[Layout], per_study: int) -> int:
     """How many images a gallery will show."""
-    study = layout.facet("study")
-    _, counts = np.unique(study.codes, return_counts=True)
-    return int(np.minimum(counts, per_study).sum())
+    return sum(len(picked) for _, _, picked in _picked(layouts, per_study))
 
 
-def _shown(layout: Layout, rows: Any, count: int) -> list[dict[str, Any]]:
-    picked = rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))]
-    samples: list[dict[str, Any]] = layout.samples(picked).to_pylist()
-    return samples
+def _picked(layouts: Sequence[Layout], per_study: int) -> Iterator[tuple[Layout, str, NDArray[np.int64]]]:
+    """Of each study in each layout, its name and the rows that are shown, evenly spread over it."""
+    for layout in layouts:
+        study = layout.facet("study")
+        gone = withdrawn(layout)
+        there = np.ones(len(layout), bool) if gone is None else ~gone
+        for code in dict.fromkeys(study.codes.tolist()):
+            rows = np.flatnonzero((study.codes == code) & there)
+            if len(rows):
+                places = np.linspace(0, len(rows) - 1, min(per_study, len(rows))).round().astype(int)
+                yield layout, study.values[code] if code >= 0 else "study unknown", rows[np.unique(places)]
 
 
 def _item(layout: Layout, sample: dict[str, Any], section: str) -> Any:

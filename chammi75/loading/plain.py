@@ -18,6 +18,10 @@ DatasetT = TypeVar("DatasetT", "datasets.Dataset", "datasets.IterableDataset")
 def to_plain(dataset: DatasetT, codec: Literal["deflate"] | None = "deflate") -> DatasetT:
     """The same samples with ``planes``, a ``List(Image())``, in place of ``image``: for the Hub, for other people.
 
+    What comes back also refuses to be published without a licence: its ``push_to_hub`` is that of Hugging Face datasets
+    but for that, and writes the licence into the dataset card (see ``chammi75.loading.publishing``). Licences and
+    what to cite are in its ``info``.
+
     Parameters
     ----------
     dataset : datasets.Dataset or datasets.IterableDataset
@@ -60,7 +64,9 @@ def to_plain(dataset: DatasetT, codec: Literal["deflate"] | None = "deflate") ->
     mapped = dataset.with_format("arrow").map(
         _plain_samples, fn_kwargs=arguments, remove_columns=["image"], features=planned
     )
-    return mapped.with_format(None)
+    from chammi75.loading.publishing import publishable
+
+    return publishable(mapped.with_format(None), dataset)
 
 
 def _plain_samples(
@@ -95,5 +101,7 @@ def _encoded(image: MultiChannelImage, codec: Literal["deflate"] | None) -> list
     return [transcode_plane(plane, codec) if plane[:4] == b"II*\0" else plane for plane in planes]
 
 
-def _listed(cells: dict[str, list[Any]]) -> dict[str, list[Any]]:
+def _listed(cells: dict[str, list[Any]] | None) -> dict[str, list[Any]] | None:
+    if cells is None:
+        return None
     return {name: [None if entry is None else entry.tolist() for entry in entries] for name, entries in cells.items()}

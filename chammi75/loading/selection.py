@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chammi75.errors import ChammiWarning, FilterError
 from chammi75.loading.channels import keep_channels
 from chammi75.loading.filters import Filters
 from chammi75.loading.layouts import Layout
@@ -18,11 +20,17 @@ from chammi75.loading.query import rows_where
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from chammi75.loading.subset import Subset
+
 _BLOCK = 1024
 """Samples that are made at once: what a stream yields one by one are slices of that."""
 
 _KEPT_BYTES = 64 * 10**6
 """Blocks of at most this size are kept for the next samples: all of a hundred thousand images, nearly."""
+
+
+class WithdrawnWarning(ChammiWarning):
+    """Images that were chosen are withdrawn, and are left out."""
 
 
 class Selection:
@@ -108,13 +116,121 @@ def select(layout: Layout, filters: Filters, where: str | None = None, split: st
     FilterError
         If ``where`` is refused, or names what is not there.
     """
+    return _selection(layout, matching(layout, filters, where, split), filters.kept_channel_types())
+
+
+def select_all(
+    layouts: Sequence[Layout],
+    filters: Filters,
+    where: str | None = None,
+    split: str | None = None,
+    subset: Subset | None = None,
+) -> list[Selection]:
+    """Rows of several layouts that pass all filters and belong to ``subset``; layouts without any are left out.
+
+    Parameters
+    ----------
+    layouts : sequence of Layout
+    filters, where, split
+        As for ``load_dataset``.
+    subset : Subset, optional
+        A subset of these layouts; it brings its ``select_channels`` along.
+
+    Raises
+    ------
+    FilterError
+        If a filter names what is nowhere, or no image passes.
+    """
+    masks = matching_all(layouts, filters, where, split)
+    kept = filters.kept_channel_types()
+    if subset is not None:
+        masks = [mask & within for mask, within in zip(masks, subset.masks, strict=True)]
+        kept = both_channel_types(kept, subset.filters.kept_channel_types())
+        if kept is not None:
+            trimmed = Filters(select_channels=kept)
+            masks = [
+                mask & trimmed.mask(layout.facet, len(layout)) for mask, layout in zip(masks, layouts, strict=True)
+            ]
+    found = [_selection(layout, mask, kept) for layout, mask in zip(layouts, masks, strict=True)]
+    found = [selection for selection in found if len(selection)]
+    if not found:
+        raise FilterError(nothing_passes(filters, where, (subset.name or "unnamed") if subset is not None else None))
+    return found
+
+
+def _selection(layout: Layout, mask: NDArray[np.bool_], channel_types: tuple[str, ...] | None) -> Selection:
+    """What is loaded of the images that passed: those that nobody has withdrawn."""
+    from chammi75.loading.withdrawn import withdrawn
+
+    gone = withdrawn(layout)
+    if gone is not None and (left_out := int(np.count_nonzero(mask & gone))):
+        warnings.warn(
+            f"{layout.url}: {left_out} withdrawn images are left out (chammi75 info and audit say which and why)",
+            WithdrawnWarning,
+            stacklevel=4,
+        )
+        mask = mask & ~gone
+    return Selection(layout, np.flatnonzero(mask), channel_types)
+
+
+def matching(layout: Layout, filters: Filters, where: str | None = None, split: str | None = None) -> NDArray[np.bool_]:
+    """Which images of a layout pass all filters, shape (images,)."""
     mask = filters.mask(layout.facet, len(layout))
     within = np.zeros(len(layout), bool)
     for rows in layout.rows_of_split(split):
         within[rows.start : rows.stop] = True
     mask &= within
     if where is not None:
-        matching = np.zeros(len(layout), bool)
-        matching[rows_where(layout.searchable(), where)] = True
-        mask &= matching
-    return Selection(layout, np.flatnonzero(mask), filters.kept_channel_types())
+        passing = np.zeros(len(layout), bool)
+        passing[rows_where(layout.searchable(), where)] = True
+        mask &= passing
+    return mask
+
+
+def matching_all(
+    layouts: Sequence[Layout], filters: Filters, where: str | None = None, split: str | None = None
+) -> list[NDArray[np.bool_]]:
+    """The same for several. A value, or a column, that one of several layouts has need not be in the others.
+
+    Raises
+    ------
+    FilterError
+        If a filter names what is nowhere.
+    """
+    filters.check(lambda name: list(dict.fromkeys(value for layout in layouts for value in layout.facet(name).values)))
+    masks: list[NDArray[np.bool_]] = []
+    failures: list[FilterError] = []
+    for layout in layouts:
+        try:
+            masks.append(matching(layout, filters, where, split))
+        except FilterError as error:
+            failures.append(error)
+            masks.append(np.zeros(len(layout), bool))
+    if len(failures) == len(layouts):
+        raise failures[0]
+    return masks
+
+
+def nothing_passes(filters: Filters, where: str | None, subset: str | None = None) -> str:
+    """The message where no image passes."""
+    stated = {**filters.stated(), "where": where, "subset": subset}
+    words = ", ".join(f"{name}={value!r}" for name, value in stated.items() if value is not None)
+    return f"no image passes all of {words}" if words else "there is no image in this split"
+
+
+def both_channel_types(first: tuple[str, ...] | None, second: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Channel types that two ``select_channels`` keep.
+
+    Raises
+    ------
+    FilterError
+        If none is left.
+    """
+    if first is None or second is None:
+        return second if first is None else first
+    both = tuple(word for word in first if word in second)
+    if not both:
+        raise FilterError(
+            f"select_channels={list(first)!r} leaves no channel: the subset keeps {', '.join(second)} alone"
+        )
+    return both

@@ -16,7 +16,7 @@ from synthetic_index import make
 _FRESH = """
 import json, pathlib, resource, sys, time
 import chammi75
-from chammi75.loading.dataset import select
+from chammi75.loading.selection import select
 from chammi75.loading.filters import Filters
 from chammi75.loading.layouts import StoreLayout
 if sys.argv[4] == "datasets":
@@ -47,9 +47,10 @@ def run(arguments: argparse.Namespace) -> list[Row]:
 def _measure(folder: Path, repeats: int) -> list[Row]:
     import polars as pl
 
-    from chammi75.loading.dataset import load_dataset, select
+    from chammi75.loading.dataset import load_dataset
     from chammi75.loading.filters import Filters
     from chammi75.loading.layouts import StoreLayout
+    from chammi75.loading.selection import select
     from chammi75.store.reader import open_store
 
     organism, types = _question(folder)

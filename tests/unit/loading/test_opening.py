@@ -145,9 +145,3 @@ def test_a_cache_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(ChammiError, match="cache_dir"):
         load_dataset("mini", cache_dir=tmp_path / "cache")
-
-
-def test_a_subset_is_refused_until_there_are_subsets(store: Known) -> None:
-    assert len(load_dataset(store.url, subset=None)) == len(store.ids)
-    with pytest.raises(ChammiError, match="no subset recipes yet"):
-        load_dataset(store.url, subset="mine.yaml")  # type: ignore[call-overload]
