@@ -17,14 +17,27 @@ from typing import TYPE_CHECKING, Any
 from chammi75.version import __version__
 
 if TYPE_CHECKING:
+    from chammi75.catalog import Catalog
     from chammi75.errors import ChammiError
-    from chammi75.loading import MultiChannelImage, collate, load_dataset, open_store, to_plain
+    from chammi75.loading import MultiChannelImage, Subset, collate, load_dataset, open_store, to_plain
 
-__all__ = ["ChammiError", "MultiChannelImage", "__version__", "collate", "load_dataset", "open_store", "to_plain"]
+__all__ = [
+    "Catalog",
+    "ChammiError",
+    "MultiChannelImage",
+    "Subset",
+    "__version__",
+    "collate",
+    "load_dataset",
+    "open_store",
+    "to_plain",
+]
 
 _HOMES = {
+    "Catalog": "chammi75.catalog",
     "ChammiError": "chammi75.errors",
     "MultiChannelImage": "chammi75.loading",
+    "Subset": "chammi75.loading",
     "collate": "chammi75.loading",
     "load_dataset": "chammi75.loading",
     "open_store": "chammi75.loading",

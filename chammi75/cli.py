@@ -6,12 +6,13 @@ Exit status: 0 done, 1 the work failed (one line says why; ``--debug`` shows all
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
 
-from chammi75.commands import build, quickstart, store
-from chammi75.errors import ChammiError
+from chammi75.commands import build, catalog, export, moving, quickstart, store, subset
+from chammi75.errors import ChammiError, ChammiWarning
 
 app = typer.Typer(
     name="chammi75",
@@ -39,7 +40,7 @@ def _options(
         raise typer.Exit
 
 
-for group in (quickstart, build, store):
+for group in (quickstart, catalog, build, store, subset, moving, export):
     group.register(app)
 
 
@@ -50,6 +51,7 @@ def main() -> None:
         sys.argv = [sys.argv[0], "--debug", *(word for word in sys.argv[1:] if word != "--debug")]
     from chammi75.terminal import spelled
 
+    warnings.showwarning = _show_warning
     try:
         app()
     except SystemExit as end:
@@ -62,6 +64,18 @@ def main() -> None:
         print(spelled(f"chammi75: {error}", sys.stderr), file=sys.stderr)
         raise SystemExit(1) from None
 
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Warnings of ours are one line, without the line of code that gave them; others stay as they are."""
+    if issubclass(category, ChammiWarning):
+        from chammi75.terminal import spelled
+
+        print(spelled(f"chammi75: warning: {message}", sys.stderr), file=sys.stderr)
+    else:
+        _DEFAULT_SHOW(message, category, *where, **more)
+
+
+_DEFAULT_SHOW = warnings.showwarning
 
 if __name__ == "__main__":
     main()

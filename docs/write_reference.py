@@ -95,8 +95,16 @@ def commands() -> str:
 
     from chammi75.cli import app
 
-    group: Any = typer.main.get_command(app)
-    return "\n".join(_command(name, command) for name, command in group.commands.items())
+    return "\n".join(_command(name, command) for name, command in _leaves("", typer.main.get_command(app)))
+
+
+def _leaves(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """The commands below a group, by their whole names (``catalog check``)."""
+    if not hasattr(command, "commands"):
+        yield name, command
+        return
+    for word, inner in command.commands.items():
+        yield from _leaves(f"{name} {word}".strip(), inner)
 
 
 MADE: dict[str, Callable[[], str]] = {

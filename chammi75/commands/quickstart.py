@@ -27,7 +27,7 @@ def quickstart(
 
     from chammi75.loading import load_dataset
     from chammi75.loading.gallery import shown_count, write_gallery
-    from chammi75.loading.layouts import open_layout
+    from chammi75.loading.stores import open_stores
     from chammi75.loading.summary import summarise
     from chammi75.mini.dataset import build_mini
     from chammi75.store.verify import verify as verify_store
@@ -50,17 +50,17 @@ def quickstart(
             f"{out / 'store'} was damaged while it was written: {checked.damages[0].reason}; is the disk sound?"
         )
     print_line(f"Verified {checked.files} files, {human_bytes(checked.bytes)}: every byte is as the manifest says.")
-    layout = open_layout(str(out / "store"))
-    table(summary_rows(summarise(layout)), title="Images by study, organism and channels")
+    layouts = open_stores(str(out / "store"))
+    table(summary_rows(summarise(layouts[0])), title="Images by study, organism and channels")
     filtered = load_dataset(str(out / "store"), streaming=True, organism="Homo sapiens", channel_type=["nucleus", "er"])
     sample = next(iter(filtered))
     crop = sample["image"].crop(0, 0, 256, 256)
     print_line(f"Streamed the human images with a nucleus and an er channel; the first is {sample['image_id']}:")
     print_line(f"  {sample['image']!r}")
     print_line(f"  a 256 x 256 crop of all its channels: {crop.shape}, {crop.dtype}, mean {crop.mean():.1f}")
-    with progress("draw the gallery", shown_count(layout, 6)) as advance:
+    with progress("draw the gallery", shown_count(layouts, 6)) as advance:
         lead = "Simulated microscopy: every image was computed, and its true cell positions are known."
-        write_gallery(layout, out / "gallery.html", title="mini", lead=lead, per_study=6, advance=advance)
+        write_gallery(layouts, out / "gallery.html", title="mini", lead=lead, per_study=6, advance=advance)
     print_line(f"Gallery: {out / 'gallery.html'} (open it in a browser).")
     print_line(f"The source files with their recipes are in {out / 'sources'}; mini is simulated, not measured.")
     print_line("Next, in Python:")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,27 +30,39 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Say what a store holds."""
-    from chammi75.loading.layouts import StoreLayout, open_layout
+    from chammi75.loading.layouts import StoreLayout
+    from chammi75.loading.names import resolve_name
+    from chammi75.loading.stores import open_stores
     from chammi75.loading.summary import channel_counts, summarise
+    from chammi75.store.reader import open_store
     from chammi75.terminal import human_bytes, print_json, print_line, table
 
-    layout = open_layout(store, metadata=metadata)
-    rows = summarise(layout)
+    layouts = open_stores(store, metadata=metadata)
+    rows = [row for layout in layouts for row in summarise(layout)]
     if as_json:
         print_json(rows)
         return
-    print_line(layout.url)
-    if isinstance(layout, StoreLayout):
-        manifest = layout.store.manifest
-        size = stored_bytes(manifest)
-        number = f"{held(manifest)}, {counted(len(manifest.shards), 'shard')}"
+    parts = [layout.store for layout in layouts if isinstance(layout, StoreLayout)]
+    if parts:
+        whole = open_store(resolve_name(store))
+        manifest = whole.manifest
+        print_line(whole.url)
+        number = f"{held(manifest)}, {counted(sum(len(part.shards) for part in parts), 'shard')}"
         print_line(f"{number}; written by {manifest.created_by}")
-        stored = f"{human_bytes(manifest.pixel_bytes)} of pixels in {human_bytes(size)} ({manifest.codec})"
-        print_line(f"{stored}; content {manifest.content_sha256[:16]}…")
+        size = sum(stored_bytes(part.manifest) for part in parts)
+        codec = manifest.codec or "zstd and deflate"
+        print_line(
+            f"{human_bytes(manifest.pixel_bytes)} of pixels in {human_bytes(size)} ({codec});"
+            f" content {manifest.content_sha256[:16]}…"
+        )
+        if manifest.parts:
+            table([{"part": part.url, "images": len(part)} for part in parts], title="Its parts")
+        _show_withdrawn(layouts)
     else:
-        _show_published(layout)
+        print_line(layouts[0].url)
+        _show_published(layouts[0])
     table(summary_rows(rows), title="Images by study, organism and channels")
-    counts = channel_counts(layout)
+    counts = sum((channel_counts(layout) for layout in layouts), Counter())
     table(
         [{"channel type": name, "planes": number} for name, number in counts.most_common()],
         title="Planes by channel",
@@ -62,13 +76,13 @@ def verify(
     """Check every byte of a store, and name the images that a damage hits."""
     from dataclasses import asdict
 
+    from chammi75.store.parts import expand
     from chammi75.store.reader import open_store
     from chammi75.store.verify import verify as verify_store
     from chammi75.terminal import human_bytes, print_json, print_line, progress, table
 
-    manifest = open_store(store).manifest
-    entries = (*manifest.shards, manifest.index.parquet, manifest.index.arrow)
-    with progress("verify", sum(entry.bytes for entry in entries), "B") as advance:
+    stores = expand(open_store(store))
+    with progress("verify", sum(entry.bytes for part in stores for entry in part.manifest.files), "B") as advance:
         report = verify_store(store, advance=advance)
     if as_json:
         print_json([asdict(damage) for damage in report.damages])
@@ -91,13 +105,23 @@ def gallery(
 ) -> None:
     """Write a self-contained page with pictures of every study."""
     from chammi75.loading.gallery import shown_count, write_gallery
-    from chammi75.loading.layouts import open_layout
+    from chammi75.loading.stores import open_stores
     from chammi75.terminal import print_line, progress
 
-    layout = open_layout(store, metadata=metadata)
-    with progress("draw the gallery", shown_count(layout, per_study)) as advance:
-        shown = write_gallery(layout, out, title=Path(store).name or store, per_study=per_study, advance=advance)
-    print_line(f"{out}: {shown} of {len(layout)} images.")
+    layouts = open_stores(store, metadata=metadata)
+    with progress("draw the gallery", shown_count(layouts, per_study)) as advance:
+        shown = write_gallery(layouts, out, title=Path(store).name or store, per_study=per_study, advance=advance)
+    print_line(f"{out}: {shown} of {sum(map(len, layouts))} images.")
+
+
+def _show_withdrawn(layouts: Sequence[Layout]) -> None:
+    from chammi75.loading.withdrawn import withdrawn
+    from chammi75.terminal import print_line
+
+    masks = [mask for mask in map(withdrawn, layouts) if mask is not None]
+    gone = sum(int(mask.sum()) for mask in masks)
+    if gone:
+        print_line(f"{counted(gone, 'image')} withdrawn: neither loaded nor copied.")
 
 
 def _show_published(layout: Layout) -> None:
@@ -105,8 +129,9 @@ def _show_published(layout: Layout) -> None:
 
     found = layout.table  # type: ignore[attr-defined]
     print_line(f"The published layout; {len(layout)} images by {found.metadata_url}")
-    if found.counts["unresolved_rows"]:
+    unresolved = found.counts["unresolved_images"]
+    if unresolved:
         print_line(
-            f"{found.counts['unresolved_rows']} rows of the table have no file that is stated anywhere;"
-            " they are left out."
+            f"{counted(unresolved, 'image')} of the table unresolved ({found.counts['unresolved_rows']} rows): no table"
+            " states where their files are. They are left out."
         )
