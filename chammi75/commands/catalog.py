@@ -151,8 +151,8 @@ def check(
 def _cited_at(name: str, catalog: Catalog, metadata: str | None) -> list[Cited]:
     """What to cite for the images of a store or of the published layout: each source, with its number of images."""
     from chammi75.files import is_local, local_path
-    from chammi75.loading.citations import cited
-    from chammi75.loading.subset import Subset
+    from chammi75.loading.subsets import Subset
+    from chammi75.loading.subsets.citations import cited
 
     if name not in ("mini", "chammi75") and is_local(name) and not local_path(name).exists():
         if any(mark in name for mark in "/\\."):

@@ -151,7 +151,7 @@ def rows_of_subset(named: str, store: str) -> NDArray[np.int64]:
     """Rows of a store that a subset keeps, ascending: those of its own first, then those of its parts."""
     import numpy as np
 
-    from chammi75.loading.subset import Subset
+    from chammi75.loading.subsets import Subset
 
     pool = Subset.load(named, store).pool
     starts = np.cumsum([0, *(len(layout) for layout in pool.layouts)])

@@ -13,7 +13,7 @@ from chammi75.commands.printing import counted
 from chammi75.errors import ChammiError
 
 if TYPE_CHECKING:
-    from chammi75.loading.subset import Subset
+    from chammi75.loading.subsets import Subset
 
 _Words = Optional[list[str]]  # noqa: UP045
 _Text = Optional[str]  # noqa: UP045
@@ -76,7 +76,7 @@ def subset(
     as_json: Json = False,
 ) -> None:
     """Choose images by filters and draws, and write a recipe that finds the same ones everywhere."""
-    from chammi75.loading.subset import Subset
+    from chammi75.loading.subsets import Subset
     from chammi75.terminal import print_json
 
     filters = {

@@ -12,7 +12,7 @@ from chammi75.loading.selection import Selection, select_all
 from chammi75.loading.stores import Named, open_stores
 
 if TYPE_CHECKING:
-    from chammi75.loading.subset import Subset
+    from chammi75.loading.subsets import Subset
 
 
 def selections_for(
@@ -60,7 +60,7 @@ def selections_for(
     layouts = open_stores(store, metadata=metadata, storage_options=storage_options, cache_dir=cache_dir)
     taken = None
     if subset is not None:
-        from chammi75.loading.subset import subset_of
+        from chammi75.loading.subsets import subset_of
 
         taken = subset_of(subset, layouts)
     return select_all(layouts, Filters(**filters), where, split, taken)

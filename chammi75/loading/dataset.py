@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-    from chammi75.loading.subset import Subset
+    from chammi75.loading.subsets import Subset
 
 _PARTS = (20160, 2880, 960)
 """Parts that a stream is cut into: numbers of many divisors, so that ranks and workers get equal shares."""
@@ -140,7 +140,7 @@ def load_dataset(
     )
     taken = None
     if subset is not None:
-        from chammi75.loading.subset import subset_of
+        from chammi75.loading.subsets import subset_of
 
         taken = subset_of(subset, layouts)
     selections = select_all(layouts, filters, where, split, taken)

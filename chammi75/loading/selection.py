@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,28 @@ from chammi75.loading.query import rows_where
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from chammi75.loading.subset import Subset
 
 _BLOCK = 1024
 """Samples that are made at once: what a stream yields one by one are slices of that."""
 
 _KEPT_BYTES = 64 * 10**6
 """Blocks of at most this size are kept for the next samples: all of a hundred thousand images, nearly."""
+
+
+class Chosen(Protocol):
+    """What ``select_all`` asks of a subset."""
+
+    @property
+    def name(self) -> str | None:
+        """What it is called."""
+
+    @property
+    def masks(self) -> Sequence[NDArray[np.bool_]]:
+        """Which images of each layout belong to it."""
+
+    @property
+    def filters(self) -> Filters:
+        """Its filters; of them, ``select_channels`` counts."""
 
 
 class WithdrawnWarning(ChammiWarning):
@@ -124,7 +139,7 @@ def select_all(
     filters: Filters,
     where: str | None = None,
     split: str | None = None,
-    subset: Subset | None = None,
+    subset: Chosen | None = None,
 ) -> list[Selection]:
     """Rows of several layouts that pass all filters and belong to ``subset``; layouts without any are left out.
 

@@ -47,7 +47,7 @@ def test_people_are_told_what_was_written_and_what_lacks_a_licence(
 
 
 def test_a_subset_is_exported(app: typer.Typer, store: Known, tmp_path: Path) -> None:
-    from chammi75.loading.subset import Subset
+    from chammi75.loading.subsets import Subset
 
     subset = Subset.build(store.url, where="quality.focus > 2")
     subset.save(tmp_path / "sharp.yaml")

@@ -148,7 +148,7 @@ def test_the_command_copies_a_store_and_says_how_much(store: Known, tmp_path: Pa
 
 
 def test_the_command_copies_a_subset(store: Known, tmp_path: Path) -> None:
-    from chammi75.loading.subset import Subset
+    from chammi75.loading.subsets import Subset
 
     subset = Subset.build(store.url, organism="Mus musculus", group_by="experiment.plate", per_group=2)
     subset.save(tmp_path / "mice.yaml")

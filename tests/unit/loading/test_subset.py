@@ -14,8 +14,7 @@ from loading_stores import STUDIES, Known, write_store
 from chammi75 import load_dataset, open_store
 from chammi75.errors import ChammiError, FilterError, RecipeError, StoreError
 from chammi75.loading.layouts import open_layout
-from chammi75.loading.splits import leaks
-from chammi75.loading.subset import Subset
+from chammi75.loading.subsets import Subset
 
 
 def loaded(url: Any, **options: Any) -> list[str]:
@@ -118,7 +117,7 @@ def test_a_split_is_saved_and_read_part_by_part(store: Known, tmp_path: Path) ->
     again = [Subset.load(file, store.url) for file in files]
     assert [part.images for part in again] == [part.images for part in parts.values()]
     assert [part.name for part in again] == ["all-train", "all-test"]
-    assert leaks(*again, by="experiment.plate") == []
+    assert again[0].leaks(again[1], by="experiment.plate") == []
 
 
 def test_a_subset_of_another_store_is_refused(

@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 
 from chammi75.commands.subset import register
 from chammi75.errors import FilterError, RecipeError, StoreError
-from chammi75.loading.splits import leaks
-from chammi75.loading.subset import Subset
+from chammi75.loading.subsets import Subset
 
 app = typer.Typer(rich_markup_mode=None)
 register(app)
@@ -60,7 +59,7 @@ def test_a_split_writes_a_file_for_each_part(store: Known, tmp_path: Path) -> No
     printed(store.url, *split, "--out", f"{tmp_path}/mine.yaml")
     parts = [Subset.load(tmp_path / f"mine-{name}.yaml", store.url) for name in ("train", "test")]
     assert sum(map(len, parts)) == 30
-    assert leaks(*parts, by="experiment.plate") == []
+    assert parts[0].leaks(parts[1], by="experiment.plate") == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine-test.yaml", "mine-train.yaml"]
 
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chammi75.loading import draws
-from chammi75.loading.draws import Groups, draw
-from chammi75.loading.quotas import quotas
-from chammi75.loading.siphash import siphash
+from chammi75.loading.subsets import draws
+from chammi75.loading.subsets.draws import Groups, draw
+from chammi75.loading.subsets.quotas import quotas
+from chammi75.loading.subsets.siphash import siphash
 from chammi75.store.facets import Facet
 
 sizes = st.lists(st.integers(1, 10**7), min_size=1, max_size=40)

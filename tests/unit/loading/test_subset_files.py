@@ -13,8 +13,8 @@ from loading_stores import Known
 from chammi75 import load_dataset
 from chammi75.declarations import declarations_folder
 from chammi75.errors import FilterError, RecipeError
-from chammi75.loading.subset import Subset
-from chammi75.loading.subset_file import parse_recipe, read_recipe, recipe_text, shipped_recipes
+from chammi75.loading.subsets import Subset
+from chammi75.loading.subsets.recipe_file import parse_recipe, read_recipe, recipe_text, shipped_recipes
 from chammi75.schemas.subset import SubsetPart, SubsetRecipe
 
 PAIRS = [

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chammi75.errors import FilterError, RecipeError
-from chammi75.loading.pool import Pool
-from chammi75.loading.splits import Leak, leaks
-from chammi75.loading.subset import Subset, run_recipe
+from chammi75.loading.subsets import Subset, run_recipe
+from chammi75.loading.subsets.pool import Pool
+from chammi75.loading.subsets.splits import Leak
 from chammi75.schemas.arrow import record_schema
 from chammi75.schemas.subset import SubsetRecipe
 from chammi75.store.facets import Facet, facet_columns
@@ -82,7 +82,7 @@ def test_no_split_leaks_and_none_loses_an_image(images: list[Any], by: str, seed
     assert sorted(name for part in parts.values() for name in part.images) == list(whole.images)
     assert all(len(part) for part in parts.values())
     for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
-        assert leaks(parts[first], parts[second], by) == []
+        assert parts[first].leaks(parts[second], by) == []
     place = part_of(parts)
     for number, record in enumerate(images):
         twin = record["curation"]["duplicate_of"]
@@ -95,11 +95,11 @@ def test_a_leak_is_found() -> None:
         [image("s", "P1"), image("s", "P1"), image("s", "P2", twin="image 0000"), image("t", None)]
     )
     first, second, third, last = (Subset(whole.recipe, whole.pool.kept(np.arange(4) == number)) for number in range(4))
-    assert leaks(first, second, "experiment.plate") == [Leak("unit", '["s","P1"]')]
-    assert leaks(first, third, "experiment.plate") == leaks(third, first, "experiment.plate")
-    assert leaks(first, third, "experiment.plate") == [Leak("near-duplicate", "image 0000")]
-    assert leaks(second, third, "experiment.plate") == []
-    assert leaks(last, last, "experiment.plate") == [Leak("unit", '["t",null]')]
+    assert first.leaks(second, "experiment.plate") == [Leak("unit", '["s","P1"]')]
+    assert first.leaks(third, "experiment.plate") == third.leaks(first, "experiment.plate")
+    assert first.leaks(third, "experiment.plate") == [Leak("near-duplicate", "image 0000")]
+    assert second.leaks(third, "experiment.plate") == []
+    assert last.leaks(last, "experiment.plate") == [Leak("unit", '["t",null]')]
 
 
 def test_a_well_of_another_plate_is_another_well() -> None:

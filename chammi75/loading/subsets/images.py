@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from chammi75.errors import FilterError, RecipeError, StoreError
-from chammi75.loading.draws import draw
 from chammi75.loading.filters import Filters
 from chammi75.loading.layouts import Layout
-from chammi75.loading.pool import Pool
 from chammi75.loading.selection import matching_all, nothing_passes
-from chammi75.loading.splits import partition
-from chammi75.loading.subset_file import read_recipe
+from chammi75.loading.subsets.draws import draw
+from chammi75.loading.subsets.pool import Pool
+from chammi75.loading.subsets.recipe_file import read_recipe
+from chammi75.loading.subsets.splits import partition
 from chammi75.schemas.subset import SubsetRecipe
 
 

@@ -16,18 +16,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chammi75.errors import FilterError
-from chammi75.loading.draws import Groups, key_text, ranks
-from chammi75.loading.pool import Pool
+from chammi75.loading.subsets.draws import Groups, key_text, ranks
+from chammi75.loading.subsets.pool import Pool
 from chammi75.schemas.subset import SubsetPart
-
-if TYPE_CHECKING:
-    from chammi75.loading.subset import Subset
 
 _HIERARCHY = ("experiment.study", "experiment.plate", "experiment.well", "microscopy.fov")
 """A name in one of these means something within those before it alone."""
@@ -175,12 +171,12 @@ def _filled(
     return places
 
 
-def leaks(first: Subset, second: Subset, by: str | Sequence[str]) -> list[Leak]:
-    """What two subsets share that a split by ``by`` must keep apart; an empty list proves that there is nothing.
+def leaks(first: Pool, second: Pool, by: str | Sequence[str]) -> list[Leak]:
+    """What two pools of images share that a split by ``by`` must keep apart.
 
     Parameters
     ----------
-    first, second : Subset
+    first, second : Pool
     by : str or sequence of str
         As for ``Subset.split``.
 
@@ -189,7 +185,7 @@ def leaks(first: Subset, second: Subset, by: str | Sequence[str]) -> list[Leak]:
     list of Leak
         Units that both have images of, and images that both are near-duplicates of.
     """
-    pools = (first.pool, second.pool)
+    pools = (first, second)
     paths = fields_of_unit(by)
     keys = [{key_text(key) for key in pool.groups(paths, required=False).keys} for pool in pools]
     found = [Leak("unit", text) for text in sorted(keys[0] & keys[1])]

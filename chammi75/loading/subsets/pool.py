@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from chammi75.errors import FilterError
 from chammi75.loading.columns import field_facet, image_ids
-from chammi75.loading.draws import Groups
 from chammi75.loading.layouts import Layout
+from chammi75.loading.subsets.draws import Groups
 from chammi75.store.facets import Facet
 
 if TYPE_CHECKING:

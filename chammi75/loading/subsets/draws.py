@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from chammi75.loading.quotas import quotas
+from chammi75.loading.subsets.quotas import quotas
 from chammi75.schemas.subset import Balance
 from chammi75.store.facets import Facet
 
@@ -67,7 +67,7 @@ def key_text(key: Sequence[Any]) -> str:
 
 def ranks(texts: pa.Array | Sequence[str], seed: int, purpose: Literal["draw", "split"]) -> NDArray[np.uint64]:
     """What texts are ranked by, shape (texts,)."""
-    from chammi75.loading.siphash import siphash
+    from chammi75.loading.subsets.siphash import siphash
 
     return siphash(texts, (seed, _PURPOSES[purpose]))
 
@@ -92,7 +92,7 @@ def draw(
         Their groups; None: all are one.
     seed : int
     balance, per_group, total
-        See ``chammi75.loading.quotas``.
+        See ``chammi75.loading.subsets.quotas``.
     largest_groups : int, optional
         Take so many groups only, those of most images; the unknown is no group then. Of groups of one size the first
         by its JSON text is taken.

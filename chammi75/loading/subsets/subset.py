@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from chammi75.errors import FilterError, RecipeError, StoreError
 from chammi75.files import StorageOptions
-from chammi75.loading.citations import cited, licenses_of
 from chammi75.loading.filters import FilterOptions, Filters
 from chammi75.loading.layouts import Layout
-from chammi75.loading.pool import Pool
 from chammi75.loading.selection import Selection
-from chammi75.loading.splits import partition, parts_of
 from chammi75.loading.stores import Named, open_stores
-from chammi75.loading.subset_file import checked_recipe, read_recipe, write_recipe
-from chammi75.loading.subset_images import content_hash, filters_of, find_images, plain_filters
+from chammi75.loading.subsets.citations import cited, licenses_of
+from chammi75.loading.subsets.images import content_hash, filters_of, find_images, plain_filters
+from chammi75.loading.subsets.pool import Pool
+from chammi75.loading.subsets.recipe_file import checked_recipe, read_recipe, write_recipe
+from chammi75.loading.subsets.splits import Leak, leaks, partition, parts_of
 from chammi75.schemas.subset import Balance, SubsetRecipe
 
 
@@ -285,7 +285,7 @@ class Subset:
         ::
 
             parts = subset.split({"train": 0.8, "test": 0.2}, by="experiment.plate")
-            leaks(parts["train"], parts["test"], by="experiment.plate")  # [], see chammi75.loading.splits
+            parts["train"].leaks(parts["test"], by="experiment.plate")  # []
         """
         parts = parts_of(fractions, by, seed, stratify)
         place = partition(self.pool, parts[0])
@@ -301,6 +301,23 @@ class Subset:
             )
             for k, part in enumerate(parts)
         }
+
+    def leaks(self, other: Subset, by: str | Sequence[str]) -> list[Leak]:
+        """What two subsets share that a split by ``by`` must keep apart; an empty list proves that there is nothing.
+
+        Parameters
+        ----------
+        other : Subset
+            However it was made.
+        by : str or sequence of str
+            As for ``split``.
+
+        Returns
+        -------
+        list of Leak
+            Units that both have images of, and images that both are near-duplicates of.
+        """
+        return leaks(self.pool, other.pool, by)
 
     def save(
         self, path: str | os.PathLike[str], *, overwrite: bool = False, storage_options: StorageOptions | None = None
@@ -372,7 +389,7 @@ def subset_of(subset: Subset | str | os.PathLike[str], layouts: Sequence[Layout]
 
 
 def run_recipe(recipe: SubsetRecipe, layouts: Sequence[Layout], beside: str | None = None) -> Subset:
-    """The subset that a recipe finds, whatever hashes it states; see `chammi75.loading.subset_images.find_images`."""
+    """The subset that a recipe finds, whatever hashes it states; see `chammi75.loading.subsets.images.find_images`."""
     return Subset(*find_images(recipe, layouts, beside))
 
 

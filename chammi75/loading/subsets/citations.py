@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chammi75.loading.pool import Pool
+from chammi75.loading.subsets.pool import Pool
 
 if TYPE_CHECKING:
     from chammi75.catalog import Cited
