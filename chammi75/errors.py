@@ -6,6 +6,10 @@ what happened, to which file or value, what would be accepted and what to do nex
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
+
 
 class ChammiError(Exception):
     """Base class of all errors that chammi75 raises on purpose.
@@ -61,3 +65,21 @@ class MissingDependencyError(ChammiError, ImportError):
 
 class ChammiWarning(UserWarning):
     """Base of all warnings of this library: something was left out or is slower, and the work goes on."""
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn, at the line outside of this library that led here, however deep inside it was noticed.
+
+    Examples
+    --------
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn("three images are left out", ChammiWarning)
+    >>> str(caught[0].message)
+    'three images are left out'
+    """
+    package = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH120 - compared with names of code
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and os.path.abspath(frame.f_code.co_filename).startswith(package):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "StorageOptions",
     "absolute_url",
+    "check_answers",
     "create_file",
     "exists",
     "explain",
@@ -44,6 +45,7 @@ __all__ = [
 
 StorageOptions = Mapping[str, Any]
 
+_FIRST_ANSWER_S = 10  # filesystems ask silent servers again and again, for minutes
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+(://|::)")  # two letters at least: "C:\" is a drive
 
 
@@ -185,6 +187,29 @@ def look_afresh(url: str, storage_options: StorageOptions | None = None) -> None
     text = absolute_url(url)
     filesystem, _ = filesystem_of(text.partition("::")[2] if text.startswith("zip://") else text, storage_options)
     filesystem.invalidate_cache()
+
+
+def check_answers(url: str, storage_options: StorageOptions | None = None) -> None:
+    """Ask the server of a remote place for it: one that does not answer is given up after 10 seconds.
+
+    Raises
+    ------
+    ChammiError
+        If a setting for the server is none (an endpoint that is no URL).
+    OSError
+        As ``reading_errors``: no server answers, or it refuses.
+    """
+    if is_local(url):
+        return
+    text = absolute_url(url)
+    if text.startswith("zip://"):
+        check_answers(text.partition("::")[2], storage_options)
+        return
+    filesystem, path = filesystem_of(text, storage_options)
+    try:
+        filesystem.exists(path, **({"timeout": _FIRST_ANSWER_S} if filesystem.async_impl else {}))
+    except ValueError as error:  # as botocore says it
+        raise ChammiError(f"{url} cannot be opened: {error} (an environment variable, or storage_options?)") from error
 
 
 @contextmanager

@@ -67,8 +67,8 @@ def s3_options(options: Mapping[str, Any], *, writing: bool = False) -> dict[str
         stated["anon"] = configured["anon"].strip().lower() not in ("", "0", "false", "no", "off")
     if not writing and not _says_credentials(stated) and not _says_credentials(configured):
         stated["anon"] = True
-    if stated.get("anon") and (os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")):
-        stated.setdefault("session", _session_without_profile())
+    if stated.get("anon"):
+        stated.setdefault("session", _session_of_nobody(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config"))
     if stated.get("anon") and not _RESOLVES.fullmatch(os.environ.get("AWS_DEFAULT_REGION") or _REGION):
         stated["client_kwargs"] = {"region_name": _REGION, **dict(stated.get("client_kwargs") or {})}
     patience = {"connect_timeout": _CONNECT_TIMEOUT_S, "retries": {"max_attempts": _ATTEMPTS}}
@@ -95,12 +95,30 @@ def _says_credentials(options: Mapping[str, Any]) -> bool:
     )
 
 
-@lru_cache(maxsize=1)
-def _session_without_profile() -> Any:
-    """A session to which ``AWS_PROFILE`` means nothing: a profile that does not exist would stop anonymous reading."""
+@lru_cache(maxsize=4)
+def _session_of_nobody(config_file: str) -> Any:
+    """A session without profile and credentials, to which a configuration file that cannot be used means nothing.
+
+    A profile that does not exist, or a file that does not parse, would stop anonymous reading.
+    """
     from aiobotocore.session import AioSession
 
-    return AioSession(session_vars={"profile": (None, None, None, None)})
+    nothing, no_file = (None, None, None, None), (None, None, os.devnull, None)
+    absent = {"profile": nothing, "credentials_file": no_file}
+    return AioSession(session_vars=absent if _is_usable(config_file) else {**absent, "config_file": no_file})
+
+
+def _is_usable(config_file: str) -> bool:
+    from botocore.configloader import load_config
+    from botocore.exceptions import ConfigNotFound, ConfigParseError
+
+    try:
+        profiles = load_config(config_file)["profiles"]
+    except ConfigNotFound:
+        return True
+    except ConfigParseError:
+        return False
+    return _RESOLVES.fullmatch(profiles.get("default", {}).get("region", _REGION)) is not None
 
 
 def reading_errors() -> tuple[type[Exception], ...]:
@@ -180,7 +198,7 @@ def explain(error: BaseException, url: str, options: Mapping[str, Any] | None = 
 
 def _short(error: BaseException) -> str:
     text = getattr(error, "strerror", None) or " ".join(str(error).split())
-    return str(text)[:300] or type(error).__name__
+    return str(text)[:300] or ("in time" if is_unreachable(error) else type(error).__name__)
 
 
 def _answer(error: BaseException) -> tuple[str, Mapping[str, Any]]:

@@ -98,6 +98,8 @@ def join_tables(tables: Sequence[tuple[TableJoin, Table]], images: Sequence[Imag
     for rule, table in tables:
         meant = [at for at, image in enumerate(images) if _speaks_of(rule, image)]
         chosen = [images[at] for at in meant]
+        if rule.only and images and not meant:
+            findings.append(Finding("note", table.path, _speaks_of_none(rule, images)))
         matches = _match(rule, table, chosen)
         findings.extend(_report_matches(rule, table, chosen, matches))
         contradictions: list[str] = []
@@ -115,7 +117,11 @@ def join_tables(tables: Sequence[tuple[TableJoin, Table]], images: Sequence[Imag
                 wrong = {name: text for name, text in chosen[at].named.items() if _differ(name, values.get(name), text)}
                 for name, text in wrong.items():
                     against[name, text].append(at)
-                said = {**values, **dict.fromkeys(wrong)}
+                own = chosen[at].named  # where the table says the same, it is spelled as in the file names
+                said = {
+                    name: own.get(name, value) if isinstance(value, str) else value for name, value in values.items()
+                }
+                said |= dict.fromkeys(wrong)
                 told = _state(stated[meant[at]], said, chosen[at].image_id, table.path)
                 contradictions += [finding.reason for finding in told if finding.reason not in contradictions]
                 findings.extend(told)
@@ -136,6 +142,12 @@ def _speaks_of(rule: TableJoin, image: ImageKeys) -> bool:
         in {_loosen((name,), (_tidy(name, own),)) for own in image.values.get(name, ())}
         for name, text in rule.only.items()
     )
+
+
+def _speaks_of_none(rule: TableJoin, images: Sequence[ImageKeys]) -> str:
+    wanted = ", ".join(f"{name} {text}" for name, text in rule.only.items())
+    there = ", ".join(_first(own for image in images for name in rule.only for own in image.values.get(name, ())))
+    return f"no image is {wanted}, of which alone (only) the table speaks; images are {there or 'none of the kind'}"
 
 
 def _conflict(table: Table, words: str, images: Sequence[ImageKeys], owners: Sequence[int]) -> Finding:

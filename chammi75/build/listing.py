@@ -12,7 +12,16 @@ from pathlib import Path
 
 from chammi75.build.planned import Finding
 from chammi75.errors import ChammiError, RecipeError
-from chammi75.files import StorageOptions, filesystem_of, is_local, join_url, local_path, safe_relative_path
+from chammi75.files import (
+    StorageOptions,
+    explain,
+    filesystem_of,
+    is_local,
+    join_url,
+    local_path,
+    reading_errors,
+    safe_relative_path,
+)
 from chammi75.readers.grouping import natural_key
 
 COMPANION_SUFFIXES: frozenset[str] = frozenset(
@@ -238,15 +247,21 @@ def _is_text(name: str) -> bool:
 
 
 def _walk_remote(folder: str, storage_options: StorageOptions | None) -> tuple[list[str], list[Finding]]:
+    from chammi75.archive import ArchiveFileSystem
+
     filesystem, root = filesystem_of(folder, storage_options)
     try:
         found = filesystem.find(root)
-    except OSError as error:
-        raise ChammiError(f"{folder} cannot be listed: {error}") from error
+    except reading_errors() as error:
+        raise ChammiError(
+            f"{folder}: the folder cannot be listed: {explain(error, folder, storage_options)}"
+        ) from error
     if not found:
         raise ChammiError(f"{folder}: there is no such folder, or it is empty")
     prefix = root.rstrip("/") + "/" if root.strip("/") else ""
-    paths, findings = [], []
+    paths: list[str] = []
+    refused = filesystem.directory.problems if isinstance(filesystem, ArchiveFileSystem) else ()
+    findings = [Finding("unreadable", name, reason) for name, reason in refused]
     for name in found:
         path = name.removeprefix(prefix).lstrip("/")
         if any(_is_junk(part) and part not in ("", ".", "..") for part in path.split("/")):

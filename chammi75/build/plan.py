@@ -147,7 +147,8 @@ def _read_tables(
         try:
             content = read_bytes(_table_url(rule, folder), storage_options)
         except OSError as error:
-            reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error)
+            missing = isinstance(error, FileNotFoundError)
+            reason = "there is no such file: put it there, or mend the key path" if missing else str(error)
             raise RecipeError(f"tables: {rule.path} cannot be read beside the recipe: {reason}") from error
         rule, table, notes = read_map(content, rule)
         tables.append((rule, table))
@@ -172,7 +173,8 @@ def _group(found: Sequence[FoundFile], names: FilePattern | FileNaming | None) -
         Finding("unmatched", path, f"its name does not fit the {what} {names.text}") for path in grouping.unmatched
     ]
     groups, numbered = number_times(grouping.groups)
-    return groups, findings + numbered
+    known = [] if groups else report_known_names(paths)
+    return groups, findings + numbered + known
 
 
 def _probe_all(

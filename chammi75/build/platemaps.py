@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from chammi75.build.planned import Finding
 from chammi75.build.spreadsheets import cell_name
 from chammi75.build.tables import Cells, Row, Table, read_cells, read_table
-from chammi75.build.wells import row_number, spell_well
+from chammi75.build.wells import join_well, row_number, spell_well
 from chammi75.errors import RecipeError
 from chammi75.schemas.recipe import TableJoin
 
@@ -48,13 +49,26 @@ def read_map(content: bytes, rule: TableJoin) -> tuple[TableJoin, Table, list[Fi
     if rule.layout == "rows":
         wanted = [*rule.match.values(), *rule.columns.values()]
         table, findings = read_table(content, rule.path, wanted, rule.delimiter, rule.sheet)
-        return rule, table, findings
-    cells, findings = read_cells(content, rule.path, (), rule.delimiter, rule.sheet)
+        return *_with_wells(rule, table), findings
+    cells, findings = read_cells(content, rule.path, lambda row: len(_columns_of(row)), rule.delimiter, rule.sheet)
     rows, below = _read_grid(cells, rule.path)
     if below:
         findings.append(Finding("note", rule.path, f"row {below} and what follows lie below the grid and are not read"))
     updates = {"match": {"experiment.well": _WELL}, "columns": {str(rule.value): _VALUE}}
     return rule.model_copy(update=updates), Table(rule.path, (_WELL, _VALUE), tuple(rows)), findings
+
+
+def _with_wells(rule: TableJoin, table: Table) -> tuple[TableJoin, Table]:
+    """Wells in one column where a table has their rows and columns in two."""
+    if "row" not in rule.match:
+        return rule, table
+    row, column = rule.match["row"], rule.match["column"]
+    well = f"{row} and {column}"
+    rows = tuple(
+        replace(line, cells={**line.cells, well: join_well(line.cells[row], line.cells[column])}) for line in table.rows
+    )
+    others = {name: stated for name, stated in rule.match.items() if name not in ("row", "column")}
+    return rule.model_copy(update={"match": {**others, "experiment.well": well}}), replace(table, rows=rows)
 
 
 def _read_grid(cells: Cells, path: str) -> tuple[list[Row], int | None]:

@@ -6,15 +6,18 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import islice
 
 from chammi75.build.planned import Finding
 from chammi75.build.spreadsheets import is_spreadsheet, read_sheet
 from chammi75.errors import RecipeError
 
 _DELIMITERS = (",", ";", "\t")
+_MOST_ABOVE = 50  # rows among which the header is looked for
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16: its mark begins with the one of UTF-16
@@ -65,6 +68,8 @@ def read_table(
 ) -> tuple[Table, list[Finding]]:
     r"""Read a table of rows below a header: CSV, TSV or XLSX, told by the content.
 
+    The header is the row with the names of the wanted columns; titles may stand above it.
+
     Parameters
     ----------
     content : bytes
@@ -80,8 +85,9 @@ def read_table(
     -------
     table : Table
     findings : list of Finding
-        Rows that are shorter than the header (``note``: what they lack is empty) or longer (``unused_row``: left out,
-        as nobody knows which of its cells is one too many), and what :func:`read_cells` remarks.
+        Rows above the header (``note``), rows that are shorter than it (``note``: what they lack is empty) or longer
+        (``unused_row``: left out, as nobody knows which of its cells is one too many), and what :func:`read_cells`
+        remarks.
 
     Raises
     ------
@@ -95,12 +101,20 @@ def read_table(
     (Row(number=2, cells={'well': 'A01', 'line': 'U2OS'}),)
     """
     needed = list(dict.fromkeys(wanted))
-    cells, findings = read_cells(content, path, needed, delimiter, sheet)
-    header_at = next((at for at, record in enumerate(cells.rows) if any(cell.strip() for cell in record)), None)
-    if header_at is None:
+
+    def count_needed(record: Sequence[str]) -> int:
+        return len(set(needed) & {cell.strip() for cell in record})
+
+    cells, findings = read_cells(content, path, count_needed, delimiter, sheet)
+    written = [at for at, record in enumerate(cells.rows) if any(cell.strip() for cell in record)]
+    if not written:
         raise RecipeError(f"{path}: the table is empty; a first row with the names of its columns is needed")
+    header_at = max(written[:_MOST_ABOVE], key=lambda at: count_needed(cells.rows[at]))  # the first of equals
     columns = tuple(cell.strip() for cell in cells.rows[header_at])
-    places = _find_columns(columns, needed, path)
+    places = _find_columns(columns, needed, path, findings)
+    if above := written.index(header_at):
+        reason = f"row {cells.first + header_at} is its header; {above} row{'' if above == 1 else 's'} above it"
+        findings.append(Finding("note", path, f"{reason} {'is' if above == 1 else 'are'} not read"))
     rows = []
     for number, record in enumerate(cells.rows[header_at + 1 :], start=cells.first + header_at + 1):
         if not any(cell.strip() for cell in record):
@@ -122,7 +136,7 @@ def read_table(
 
 
 def read_cells(
-    content: bytes, path: str, needed: Sequence[str] = (), delimiter: str | None = None, sheet: str | None = None
+    content: bytes, path: str, rate: Callable[[Sequence[str]], int], delimiter: str | None, sheet: str | None
 ) -> tuple[Cells, list[Finding]]:
     """What stands in the rows of a CSV, TSV or XLSX file.
 
@@ -135,12 +149,12 @@ def read_cells(
         The file.
     path : str
         Its path, for messages.
-    needed : sequence of str
-        Names of columns by which the delimiter is detected.
-    delimiter : str, optional
-        What separates cells of text; left out, the one of ``, ;`` and tab that finds the needed columns.
-    sheet : str, optional
-        Of a spreadsheet; left out, the first.
+    rate : callable
+        How much a row is the header that is looked for: by it the delimiter is detected.
+    delimiter : str or None
+        What separates cells of text; None: the one of ``, ;`` and tab that gives the best header.
+    sheet : str or None
+        Of a spreadsheet; None: the first.
 
     Raises
     ------
@@ -157,7 +171,7 @@ def read_cells(
     stated = _STATED_DELIMITER.match(text)
     if stated:
         text, first, delimiter = text[stated.end() :], 2, delimiter or stated[1]
-    separator = delimiter or _detect_delimiter(text, needed)
+    separator = delimiter or _detect_delimiter(text, rate)
     if separator in '"\r\n':
         raise RecipeError(f"{path}: {separator!r} cannot be a delimiter; comma, semicolon and tab are usual")
     return Cells(_records(text, separator, path), first, separator), findings
@@ -181,17 +195,15 @@ def _decode(content: bytes, path: str) -> tuple[str, list[Finding]]:
         return content.decode("latin-1"), [Finding("note", path, reason)]
 
 
-def _detect_delimiter(text: str, needed: Sequence[str]) -> str:
-    """The delimiter that finds most of the needed columns in the first row that is not blank; of equals, most cells."""
+def _detect_delimiter(text: str, rate: Callable[[Sequence[str]], int]) -> str:
+    """The delimiter that gives the best header among the first rows; of equals, most cells in the first of them."""
 
     def score(delimiter: str) -> tuple[int, int]:
-        lines = io.StringIO(text, newline="")
-        try:
-            header = next((row for row in csv.reader(lines, delimiter=delimiter) if any(c.strip() for c in row)), [])
-        except csv.Error:
-            return -1, 0
-        cells = [cell.strip() for cell in header]
-        return len(set(needed) & set(cells)), len(cells)
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        rows: list[list[str]] = []
+        with suppress(csv.Error):  # a quote that is never closed, which reading reports; what stands before it counts
+            rows += islice((row for row in lines if any(cell.strip() for cell in row)), _MOST_ABOVE)
+        return max((rate(row) for row in rows), default=0), len(rows[0]) if rows else 0
 
     return max(_DELIMITERS, key=score)  # the first of equals
 
@@ -209,15 +221,18 @@ def _records(text: str, delimiter: str, path: str) -> list[list[str]]:
         ) from error
 
 
-def _find_columns(columns: Sequence[str], needed: Sequence[str], path: str) -> dict[str, int]:
-    """The place of each needed column."""
-    there = ", ".join(columns) or "none"
+def _find_columns(
+    columns: Sequence[str], needed: Sequence[str], path: str, findings: Sequence[Finding]
+) -> dict[str, int]:
+    """The place of each needed column; what was remarked of the file may say why one is missing."""
+    there = ", ".join(filter(None, columns)) or "none"
+    remarks = "".join(f"; {finding.reason}" for finding in findings)
     for name in needed:
         count = columns.count(name)
         if count == 0:
             near = get_close_matches(name, columns, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise RecipeError(f"{path}: there is no column {name!r}{hint} (columns: {there})")
+            raise RecipeError(f"{path}: there is no column {name!r}{hint} (columns: {there}){remarks}")
         if count > 1:
             raise RecipeError(
                 f"{path}: the column {name!r} is there {count} times, rename all but one (columns: {there})"

@@ -52,6 +52,18 @@ def spell_well(row: int, column: int) -> str:
     return f"{letters}{column:02d}"
 
 
+def join_well(row: str, column: str) -> str:
+    """The name of a well whose row (a letter or a number) and column stand apart; what they say if it is no well.
+
+    Examples
+    --------
+    >>> join_well("b", "3"), join_well("02", "03"), join_well("", "3")
+    ('B03', 'B03', '')
+    """
+    place = parse_well(f"r{row}c{column}" if row.isdigit() else f"{row}{column}")
+    return spell_well(*place) if place else f"{row}{column}" if row and column else ""
+
+
 def row_number(letters: str) -> int:
     """The number of a row, from 1: A is 1, AA is 27.
 

@@ -79,11 +79,12 @@ def convert(
     """Turn a copy of the published CHAMMI-75 (metadata table and one PNG per channel) into a store."""
     from chammi75.build.execute import build_store
     from chammi75.build.published import plan_published
+    from chammi75.loading.names import resolve_name
     from chammi75.terminal import progress
 
     if codec not in ("zstd", "deflate"):
         raise typer.BadParameter("zstd or deflate", param_hint="--codec")
-    plan = plan_published(published, metadata=metadata, codec=codec)
+    plan = plan_published(resolve_name(published), metadata=metadata, codec=codec)
     with progress("convert", len(plan.images)) as advance:
         report = build_store([plan], out, workers=workers, advance=advance)
     show_report(report, as_json)

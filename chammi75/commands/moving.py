@@ -40,9 +40,11 @@ def copy(
     Only what is wanted is read, by ranges, and every byte is checked. An
     interrupted copy goes on where it stopped: run the same command again.
     """
+    from chammi75.loading.names import resolve_name
     from chammi75.store.copy import plan_copy, run_copy
     from chammi75.terminal import human_bytes, print_json, print_line, progress
 
+    store = resolve_name(store)
     plan = plan_copy(store, rows=None if subset is None else rows_of_subset(subset, store))
     with progress("copy", plan.bytes, "B") as advance:
         report = run_copy(plan, to, workers=workers, advance=advance)

@@ -100,6 +100,8 @@ def subset(
         raise typer.BadParameter("say what no two parts may share: --by experiment.plate", param_hint="--split")
     if by and split is None:
         raise typer.BadParameter("say which parts: --split train=0.8,test=0.2", param_hint="--by")
+    if stratify and split is None:
+        raise typer.BadParameter("parts are stratified: say which, --split train=0.8,test=0.2", param_hint="--stratify")
     if recipe is not None:
         if chosen or balance != "none" or from_split != "train":
             raise typer.BadParameter("a recipe says what to choose: leave the other options out", param_hint="--recipe")

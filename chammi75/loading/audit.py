@@ -12,7 +12,7 @@ import numpy as np
 
 from chammi75.loading.columns import field_facet
 from chammi75.loading.layouts import Layout
-from chammi75.loading.withdrawn import withdrawn
+from chammi75.loading.withdrawn import reasons_of_withdrawal
 from chammi75.schemas.cards import SourceCard
 
 FindingKind = Literal[
@@ -50,7 +50,7 @@ class AuditFinding:
         plate that is known to be bad; ``doi``, ``platform``: another one; ``too_many_images``: more than the source
         has; ``license_unstated``: the store knows none, the card does; ``card_missing``: there is no card.
     stored, today : str or None
-        What the store says, and what the card says.
+        What the store says, and what the card says; of withdrawn images the reason.
     images : int
         Images that it is about.
     """
@@ -77,7 +77,7 @@ class _Kind:
     license: str | None
     doi: str | None
     platform: str | None
-    is_withdrawn: bool
+    withdrawn: str | None
     is_slice: bool
     images: int
 
@@ -105,27 +105,29 @@ def audit(layouts: Sequence[Layout], cards: Cards) -> tuple[AuditFinding, ...]:
         for kind in _kinds(layout):
             by_name[kind.name].append(kind)
     findings = [finding for name, kinds in by_name.items() for finding in _of_source(name, kinds, cards)]
-    return tuple(sorted(findings, key=lambda finding: (not finding.is_serious, finding.source, finding.kind)))
+    return tuple(
+        sorted(
+            findings, key=lambda finding: (not finding.is_serious, finding.source, finding.kind, finding.today or "")
+        )
+    )
 
 
 def _kinds(layout: Layout) -> Iterator[_Kind]:
-    gone = withdrawn(layout)
+    import pyarrow as pa
+
     facets = {name: field_facet(layout, path) for name, path in _FIELDS.items()}
+    facets["withdrawn"] = reasons_of_withdrawal(layout)
     is_slice = np.logical_or(*(field_facet(layout, path).codes >= 0 for path in _WITHIN_A_FILE))
-    flags = [np.zeros(len(layout), bool) if gone is None else gone, is_slice]
-    codes = np.stack([*(facet.codes for facet in facets.values()), *flags], axis=1)
-    kinds, counts = np.unique(codes, axis=0, return_counts=True)
-    for row, count in zip(kinds.tolist(), counts.tolist(), strict=True):
-        *numbers, is_withdrawn, is_slice_of_more = row
-        words = zip(facets, numbers, strict=True)
-        stated = {name: facets[name].values[number] if number >= 0 else None for name, number in words}
-        yield _Kind(**stated, is_withdrawn=bool(is_withdrawn), is_slice=bool(is_slice_of_more), images=count)
+    codes = pa.table({**{name: facet.codes for name, facet in facets.items()}, "is_slice": is_slice})
+    for row in codes.group_by(codes.column_names, use_threads=False).aggregate([([], "count_all")]).to_pylist():
+        stated = {name: facet.values[row[name]] if row[name] >= 0 else None for name, facet in facets.items()}
+        yield _Kind(**stated, is_slice=row["is_slice"], images=row["count_all"])
 
 
 def _of_source(name: str, kinds: Sequence[_Kind], cards: Cards) -> Iterator[AuditFinding]:
-    gone = sum(kind.images for kind in kinds if kind.is_withdrawn)
-    if gone:
-        yield AuditFinding(name, "withdrawn", None, "withdrawn", gone)
+    for reason, count in _counted(kinds, "withdrawn").items():
+        if reason is not None:
+            yield AuditFinding(name, "withdrawn", None, reason, count)
     card = next(filter(None, (cards.find_source(word) for word in (kinds[0].source, kinds[0].study) if word)), None)
     images = sum(kind.images for kind in kinds)
     if card is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,19 @@ def image_ids(layout: Layout, rows: range | NDArray[np.int64] | None = None) -> 
     if rows is None:
         return ids
     return ids.slice(rows.start, len(rows)) if isinstance(rows, range) else ids.take(pa.array(rows))
+
+
+def repeated_ids(parts: Sequence[pa.Array]) -> pa.Array:
+    """Ids that are in several of these arrays of ids, sorted."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids = pa.concat_arrays([part.cast(pa.large_string()) for part in parts])
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return ids.slice(0, 0)
+    counts = pc.value_counts(ids)
+    repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    return repeated.take(pc.sort_indices(repeated))
 
 
 def field_facet(layout: Layout, path: str) -> Facet:

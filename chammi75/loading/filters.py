@@ -181,7 +181,9 @@ def _check_licenses(words: list[str], values: Sequence[str]) -> None:
         try:
             _check_known("license", "license", [word], values)
         except FilterError as error:
-            raise FilterError(f"{error}; sets of licences are {', '.join(map(repr, LICENSE_SETS))}") from error
+            near = get_close_matches(word.casefold(), LICENSE_SETS, 1, 0.7)
+            hint = f"did you mean the set {near[0]!r}?" if near else f"sets are {', '.join(map(repr, LICENSE_SETS))}"
+            raise FilterError(f"{error}; {hint}") from error
 
 
 def _hint(name: str, word: str, known: list[str]) -> str:

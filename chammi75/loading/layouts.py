@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from chammi75.errors import ChammiError, ChammiWarning, StoreError
+from chammi75.errors import ChammiError, ChammiWarning, StoreError, warn
 from chammi75.files import (
     StorageOptions,
     absolute_url,
+    check_answers,
     exists,
     explain,
     is_local,
@@ -154,8 +154,8 @@ class PublishedLayout:
 
     @property
     def identity(self) -> str:
-        """Hash of the metadata table, and of how many of its files are there."""
-        known = [self.table.metadata_sha256, dict(self.table.counts)]
+        """Hash of the metadata table, and of which of its files are there."""
+        known = [self.table.metadata_sha256, self.table.files_sha256, dict(self.table.counts)]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     def anew(self) -> Layout:
@@ -258,6 +258,7 @@ def _open(
     from chammi75.readers.published.root import archive_url
 
     look_afresh(url, storage_options)
+    check_answers(join_url(url, MANIFEST), storage_options)
     archive = archive_url(url, storage_options)
     for name in (MANIFEST, BUILDING, COPYING):
         if exists(join_url(archive or url, name), storage_options):
@@ -283,16 +284,34 @@ def _published(
 ) -> PublishedLayout:
     from chammi75.readers.published.csv_rows import table_name
 
+    if not table.counts["images"]:
+        raise ChammiError(_nothing_there(table))
     unresolved = table.counts["unresolved_images"]
     if unresolved:
         name = table_name(table.metadata_url)
-        warnings.warn(
+        warn(
             f"{table.root}: no table states the files of {unresolved} of the"
             f" {unresolved + table.counts['images']} images in {name}; they are left out",
             UnresolvedImagesWarning,
-            stacklevel=2,
         )
     return PublishedLayout(table, storage_options, file)
+
+
+def _nothing_there(table: PublishedTable) -> str:
+    """Why a table has not one image that could be loaded."""
+    from chammi75.readers.published.files import list_folder
+
+    counts = table.counts
+    start = f"{table.root}: not one of the {counts['rows']} rows of {table.metadata_url} has an image here:"
+    if counts["missing_files"]:
+        first = table.missing_files["storage.path"][0]
+        archives = [name for name in list_folder(table.root) or [] if name.lower().endswith(".zip")]
+        there = f". Archives are opened by their own names, here {', '.join(sorted(archives)[:3])}" if archives else ""
+        return f"{start} the files that it states are not there (first: {first}){there}"
+    if counts["unresolved_images"]:
+        return f"{start} no table states their files. Name another table with metadata="
+    reasons = "; ".join(f"{problem.path}: {problem.reason}" for problem in table.problems[:3])
+    return f"{start} {reasons or 'it has none'}"
 
 
 def _with_references(records: pa.Table, image: dict[str, Any], cells: dict[str, Any], annotated: Any) -> pa.Table:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from chammi75.errors import ChammiWarning, FilterError
+from chammi75.errors import ChammiWarning, FilterError, StoreError
 from chammi75.loading.channels import keep_channels
+from chammi75.loading.columns import image_ids, repeated_ids
 from chammi75.loading.filters import Filters
-from chammi75.loading.layouts import Layout
+from chammi75.loading.layouts import Layout, StoreLayout
 from chammi75.loading.query import rows_where
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 _BLOCK = 1024
 """Samples that are made at once: what a stream yields one by one are slices of that."""
+
+_SHOWN = 3
+"""URLs that a warning names."""
 
 _KEPT_BYTES = 64 * 10**6
 """Blocks of at most this size are kept for the next samples: all of a hundred thousand images, nearly."""
@@ -46,6 +50,10 @@ class Chosen(Protocol):
 
 class WithdrawnWarning(ChammiWarning):
     """Images that were chosen are withdrawn, and are left out."""
+
+
+class RepeatedImagesWarning(ChammiWarning):
+    """Images are in two of the datasets that are loaded together."""
 
 
 class Selection:
@@ -131,7 +139,9 @@ def select(layout: Layout, filters: Filters, where: str | None = None, split: st
     FilterError
         If ``where`` is refused, or names what is not there.
     """
-    return _selection(layout, matching(layout, filters, where, split), filters.kept_channel_types())
+    mask = matching(layout, filters, where, split)
+    (selection,) = _selections([layout], [mask], filters.kept_channel_types())
+    return selection
 
 
 def select_all(
@@ -155,6 +165,13 @@ def select_all(
     ------
     FilterError
         If a filter names what is nowhere, or no image passes.
+
+    Warns
+    -----
+    WithdrawnWarning
+        If images that pass are withdrawn.
+    RepeatedImagesWarning
+        If two of the layouts have the same images.
     """
     masks = matching_all(layouts, filters, where, split)
     kept = filters.kept_channel_types()
@@ -166,33 +183,78 @@ def select_all(
             masks = [
                 mask & trimmed.mask(layout.facet, len(layout)) for mask, layout in zip(masks, layouts, strict=True)
             ]
-    found = [_selection(layout, mask, kept) for layout, mask in zip(layouts, masks, strict=True)]
-    found = [selection for selection in found if len(selection)]
-    if not found:
+    if not any(mask.any() for mask in masks):
         raise FilterError(nothing_passes(filters, where, (subset.name or "unnamed") if subset is not None else None))
+    found = [selection for selection in _selections(layouts, masks, kept) if len(selection)]
+    if not found:
+        raise FilterError("every image that passes is withdrawn: chammi75 audit says why")
+    _warn_of_repeated(found)
     return found
 
 
-def _selection(layout: Layout, mask: NDArray[np.bool_], channel_types: tuple[str, ...] | None) -> Selection:
+def _selections(
+    layouts: Sequence[Layout], masks: Sequence[NDArray[np.bool_]], channel_types: tuple[str, ...] | None
+) -> list[Selection]:
     """What is loaded of the images that passed: those that nobody has withdrawn."""
     from chammi75.loading.withdrawn import withdrawn
 
-    gone = withdrawn(layout)
-    if gone is not None and (left_out := int(np.count_nonzero(mask & gone))):
+    selections, hit, left_out = [], [], 0
+    for layout, mask in zip(layouts, masks, strict=True):
+        gone = withdrawn(layout)
+        if gone is not None and (count := int(np.count_nonzero(mask & gone))):
+            hit.append(layout.url)
+            left_out += count
+            mask = mask & ~gone
+        selections.append(Selection(layout, np.flatnonzero(mask), channel_types))
+    if left_out:
+        images = "1 image is" if left_out == 1 else f"{left_out} images are"
         warnings.warn(
-            f"{layout.url}: {left_out} withdrawn images are left out (chammi75 info and audit say which and why)",
-            WithdrawnWarning,
+            f"{images} withdrawn and left out ({_few(hit)}); chammi75 audit says why", WithdrawnWarning, stacklevel=4
+        )
+    return selections
+
+
+def _warn_of_repeated(selections: Sequence[Selection]) -> None:
+    """Images that are loaded twice, unless all come from one store, whose parts share none."""
+    outermost = {_outermost(selection.layout) for selection in selections}
+    if len(selections) < 2 or (len(outermost) == 1 and None not in outermost):
+        return
+    repeated = repeated_ids([image_ids(selection.layout, selection.rows) for selection in selections])
+    if len(repeated):
+        more = f" and {len(repeated) - 1} more images are" if len(repeated) > 1 else " is"
+        urls = _few([selection.layout.url for selection in selections])
+        warnings.warn(
+            f"{repeated[0].as_py()}{more} in two of these datasets, and loaded from both ({urls})",
+            RepeatedImagesWarning,
             stacklevel=4,
         )
-        mask = mask & ~gone
-    return Selection(layout, np.flatnonzero(mask), channel_types)
+
+
+def _outermost(layout: Layout) -> str | None:
+    """The store that a layout was opened as a part of; None if it is none."""
+    collections = layout.store.collections if isinstance(layout, StoreLayout) else ()
+    return collections[0][0] if collections else None
+
+
+def _few(urls: Sequence[str]) -> str:
+    return ", ".join(urls[:_SHOWN]) + (f" and {len(urls) - _SHOWN} more" if len(urls) > _SHOWN else "")
 
 
 def matching(layout: Layout, filters: Filters, where: str | None = None, split: str | None = None) -> NDArray[np.bool_]:
-    """Which images of a layout pass all filters, shape (images,)."""
+    """Which images of a layout pass all filters, shape (images,).
+
+    Raises
+    ------
+    FilterError
+        If there is no such split, or ``where`` is refused.
+    """
+    try:
+        ranges = layout.rows_of_split(split)
+    except StoreError as error:  # nothing is read for that: it can only be the split
+        raise FilterError(str(error)) from error
     mask = filters.mask(layout.facet, len(layout))
     within = np.zeros(len(layout), bool)
-    for rows in layout.rows_of_split(split):
+    for rows in ranges:
         within[rows.start : rows.stop] = True
     mask &= within
     if where is not None:
@@ -205,7 +267,7 @@ def matching(layout: Layout, filters: Filters, where: str | None = None, split: 
 def matching_all(
     layouts: Sequence[Layout], filters: Filters, where: str | None = None, split: str | None = None
 ) -> list[NDArray[np.bool_]]:
-    """The same for several. A value, or a column, that one of several layouts has need not be in the others.
+    """The same for several. A value, column or split that one of several layouts has need not be in the others.
 
     Raises
     ------

@@ -32,6 +32,10 @@ MATCH_FIELDS: tuple[str, ...] = (
 """Fields by which a table's rows are joined to images. ``storage.*`` match any file of the image."""
 
 
+_WELL_PARTS = ("row", "column")
+"""What a table may match in place of ``experiment.well``, as in a pattern of file names."""
+
+
 class ChannelRule(Model):
     """One channel of the images, in the order in which it is stored."""
 
@@ -70,7 +74,10 @@ class TableJoin(Model):
     layout: Literal["rows", "grid"] = Field(
         "rows", description="rows: a header and a row for each well or file; grid: letters down, columns across."
     )
-    match: dict[str, str] = Field({}, description="Record field -> column, by which rows are joined.")
+    match: dict[str, str] = Field(
+        {},
+        description="Record field -> column, by which rows are joined; row and column -> columns that give the well.",
+    )
     columns: dict[str, str] = Field({}, description="Record field -> column, which is taken over.")
     value: str | None = Field(None, description="Record field that the cells of a grid state (experiment.reagent).")
     only: dict[str, str] = Field(
@@ -93,7 +100,11 @@ class TableJoin(Model):
     @field_validator("match")
     @classmethod
     def _match_fields_are_known(cls, value: dict[str, str]) -> dict[str, str]:
-        return _known(value, MATCH_FIELDS, "match")
+        checked = _known(value, (*MATCH_FIELDS, *_WELL_PARTS), "match")
+        parts = [name for name in _WELL_PARTS if name in value]
+        if parts and (len(parts) < len(_WELL_PARTS) or "experiment.well" in value):
+            raise ValueError("row and column stand together, in place of experiment.well")
+        return checked
 
     @field_validator("only")
     @classmethod
@@ -217,7 +228,8 @@ def _known(value: dict[str, Any], allowed: tuple[str, ...], what: str) -> dict[s
 
     for key in value:
         if key not in allowed:
-            near = get_close_matches(key, allowed, 1)
+            same = [name for name in allowed if name.rpartition(".")[2] == str(key).casefold()]
+            near = same or get_close_matches(str(key), allowed, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"{what}: {key!r} is no field that can be stated here{hint} (known: {', '.join(allowed)})")
     return value

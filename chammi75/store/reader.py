@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 
+_FORBIDDEN = 403
+
+
 def open_store(
     url: str | os.PathLike[str], storage_options: StorageOptions | None = None, *, manifest_sha256: str | None = None
 ) -> Store:
@@ -92,6 +95,15 @@ def read_manifest(url: str, storage_options: StorageOptions | None = None) -> by
         raise StoreError(f"{url}: no permission to read it") from error
     except reading_errors() as error:
         raise StoreError(f"{url}: it cannot be read ({error})") from error
+
+
+def is_unsaid(error: BaseException, url: str) -> bool:
+    """Whether ``error``, of reading ``url``, leaves open if there is such a file.
+
+    S3 answers 403 for what is not there where listing is not allowed.
+    """
+    refused = isinstance(error, PermissionError) or getattr(error, "status", None) == _FORBIDDEN
+    return refused and not is_local(url)
 
 
 class Store:

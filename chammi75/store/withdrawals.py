@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from chammi75.declarations import declarations_folder
-from chammi75.errors import StoreError
+from chammi75.errors import ChammiWarning, StoreError
 from chammi75.files import (
     StorageOptions,
     absolute_url,
@@ -34,11 +34,10 @@ from chammi75.schemas.withdrawal import Withdrawal, WithdrawalList
 from chammi75.store.facets import FACETS, Facet
 from chammi75.store.lock import locked_folder
 from chammi75.store.parts import expand
-from chammi75.store.reader import Store, open_store
+from chammi75.store.reader import Store, is_unsaid, open_store
 from chammi75.store.writer import plain_errors
 
 WITHDRAWALS = "withdrawals.json"
-_FORBIDDEN = 403
 
 
 def read_withdrawals(url: str, storage_options: StorageOptions | None = None) -> tuple[Withdrawal, ...]:
@@ -58,12 +57,11 @@ def read_withdrawals(url: str, storage_options: StorageOptions | None = None) ->
     except (FileNotFoundError, NotADirectoryError):
         return ()
     except reading_errors() as error:
-        forbidden = isinstance(error, PermissionError) or getattr(error, "status", None) == _FORBIDDEN
-        if is_local(place) or not forbidden:
+        if not is_unsaid(error, place):
             raise StoreError(
                 f"{place}: it cannot be read ({error}), so it is not known which images are withdrawn: try again"
             ) from error
-        warnings.warn(f"{place}: the server does not say whether this file exists; taken for absent", stacklevel=2)
+        warnings.warn(f"{place}: the server does not say whether this file exists; taken for absent", ChammiWarning, 2)
         return ()
     return tuple(_parsed(content, place).withdrawals)
 

@@ -8,7 +8,9 @@ import io
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
+import socket
 import threading
 import time
 import warnings
@@ -30,7 +32,7 @@ from chammi75.errors import ChammiError, ReadError
 from chammi75.files import write_atomically
 from chammi75.loading.layouts import PublishedLayout, UnresolvedImagesWarning, open_layout
 from chammi75.loading.names import resolve_name
-from chammi75.readers.published import CacheWarning
+from chammi75.readers.published import CacheWarning, read_published
 from chammi75.readers.published import cached as cached_module
 
 pytest.importorskip("moto.server")
@@ -253,6 +255,15 @@ def test_images_without_a_stated_file_are_counted_in_one_warning(places: dict[st
     assert isinstance(layout, PublishedLayout) and layout.table.counts["unresolved_images"] == 1
 
 
+def test_the_warning_is_shown_once_and_with_the_line_of_the_caller(places: dict[str, str]) -> None:
+    for streaming in (True, False):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            load_dataset(places["bucket"], streaming=streaming, organism="Homo sapiens")
+        (warning,) = [entry for entry in caught if issubclass(entry.category, UnresolvedImagesWarning)]
+        assert warning.filename == __file__
+
+
 @pytest.fixture(scope="module")
 def private(server: Server) -> str:
     server.client.create_bucket(Bucket="private")
@@ -351,14 +362,66 @@ def test_without_a_network_the_public_name_fails_in_seconds_and_names_mini(
     assert "\n" not in str(caught.value)
 
 
-def test_the_public_name_is_the_bucket(folder: Path, server: Server) -> None:
+@pytest.fixture
+def public_bucket(folder: Path, server: Server) -> Iterator[None]:
+    """The public bucket, for as long as a test runs."""
     server.upload(folder, "chammi-data", "CHAMMI-75/")
-    try:
-        assert_same(samples(resolve_name("chammi75")), samples(str(folder)))
-    finally:
-        for entry in server.client.list_objects_v2(Bucket="chammi-data")["Contents"]:
-            server.client.delete_object(Bucket="chammi-data", Key=entry["Key"])
-        server.client.delete_bucket(Bucket="chammi-data")
+    yield
+    for entry in server.client.list_objects_v2(Bucket="chammi-data")["Contents"]:
+        server.client.delete_object(Bucket="chammi-data", Key=entry["Key"])
+    server.client.delete_bucket(Bucket="chammi-data")
+
+
+@pytest.mark.usefixtures("public_bucket")
+def test_the_public_name_works_in_all_that_takes_a_store(folder: Path, server: Server, tmp_path: Path) -> None:
+    from chammi75.cli import app
+
+    expected = samples(str(folder), organism="Homo sapiens")
+    server.seen.clear()
+    assert expected and samples("chammi75", organism="Homo sapiens").keys() == expected.keys()
+    subset, store = tmp_path / "human.yaml", tmp_path / "store"
+    for arguments, words in (
+        (["info", "chammi75"], "1 image of the table unresolved"),
+        (["cite", "chammi75", "--style", "text"], "Images used"),
+        (["subset", "chammi75", "--where", "biology.organism = 'Homo sapiens'", "--out", str(subset)], "images"),
+        (["convert", "chammi75", "--out", str(store)], "images"),
+    ):
+        found = CliRunner().invoke(app, arguments)
+        assert found.exit_code == 0 and words in found.output, found.output
+    assert samples("chammi75", subset=str(subset)).keys() == expected.keys()
+    assert_same(samples(str(store), organism="Homo sapiens"), expected, built=True)
+    assert not [path for _, path, authorization in server.seen if authorization]
+
+
+@pytest.mark.usefixtures("public_bucket")
+@pytest.mark.parametrize("broken", ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "region"])
+def test_broken_files_of_credentials_do_not_stop_anonymous_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    for name in RUBBISH:
+        monkeypatch.delenv(name)
+    (tmp_path / "config").write_text("[default]\nregion = no such one\n" if broken == "region" else "[default\n= =")
+    monkeypatch.setenv("AWS_CONFIG_FILE" if broken == "region" else broken, str(tmp_path / "config"))
+    assert samples("chammi75")
+
+
+def test_a_setting_that_is_no_endpoint_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
+    with pytest.raises(ChammiError, match="cannot be opened: Invalid endpoint: nonsense"):
+        load_dataset("chammi75")
+
+
+@pytest.mark.parametrize("url", ["chammi75", "s3://bucket/small.zip", "zip://::s3://bucket/small.zip"])
+def test_a_server_that_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    from chammi75 import files
+
+    monkeypatch.setattr(files, "_FIRST_ANSWER_S", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        start = time.monotonic()
+        with pytest.raises(ChammiError, match=r"no server answers \(in time\).*mini"):
+            load_dataset(url)
+    assert time.monotonic() - start < 10
 
 
 # --- archives -----------------------------------------------------------------------------------------------------
@@ -512,6 +575,68 @@ def test_what_changes_is_noticed(copy: Path, tables_read: list[Any]) -> None:
     assert load_dataset(str(copy))[0]["annotation"] is None and len(tables_read) == 4
     shutil.rmtree(copy / "CHAMMI-75_guidance")
     assert not any(load_dataset(str(copy))["annotation"])
+
+
+def test_which_file_is_missing_is_part_of_the_identity(copy: Path) -> None:
+    first, second = sorted((copy / "CHAMMI-75_train").rglob("*-ch0.png"))[:2]
+    identities = set()
+    for path in (first, second):
+        content = path.read_bytes()
+        path.unlink()
+        identities.add(open_layout(str(copy)).identity)
+        path.write_bytes(content)
+    assert len(identities) == 2
+
+
+def test_a_folder_whose_files_are_elsewhere_says_so(copy: Path) -> None:
+    shutil.rmtree(copy / "CHAMMI-75_train")
+    with pytest.raises(ChammiError, match=r"files that it states are not there \(first: CHAMMI-75_train/"):
+        load_dataset(str(copy))
+    with zipfile.ZipFile(copy / "study0000.zip", "w") as archive:
+        archive.writestr("CHAMMI-75_train/study0000/x-ch0.png", b"x")
+    with pytest.raises(ChammiError, match=r"Archives are opened by their own names, here study0000\.zip"):
+        load_dataset(str(copy))
+
+
+def test_a_table_that_knows_no_file_says_so(copy: Path) -> None:
+    text = (copy / SMALL).read_text()
+    (copy / SMALL).write_text(re.sub(r"CHAMMI-75_train/[^,\n]*", "unknown", text))
+    with pytest.raises(ChammiError, match="no table states their files"):
+        load_dataset(str(copy))
+
+
+def test_problems_of_many_images_are_counted(tmp_path: Path) -> None:
+    rows = "".join(f"s,i{k},1,9,7,2,CHAMMI-75_train/s/i{k}-ch0.png\n" for k in range(1500))
+    names = "experiment.study,imaging.multi_channel_id,imaging.channel,geometry.width,geometry.height"
+    (tmp_path / SMALL).write_text(f"{names},geometry.channels,storage.path\n{rows}")
+    table = read_published(tmp_path, check_files=False)
+    reasons = [problem.reason for problem in table.problems if problem.kind == "missing_channel"]
+    assert len(reasons) == 1001 and reasons[-1].startswith("500 more images lack")
+    assert table.records["imaging"][1499]["missing_channel"].as_py() == [2]
+
+
+def test_guidance_that_is_added_in_the_bucket_is_noticed(copy: Path, server: Server) -> None:
+    name = f"guided-{os.getpid()}"
+    shutil.move(copy / "CHAMMI-75_guidance", copy.parent / "guidance")
+    study = next((copy.parent / "guidance").iterdir()).name
+    server.upload(copy, name)
+    server.upload(copy.parent / "guidance" / study, name, "CHAMMI-75_guidance/another/")
+    assert not any(sample["annotation"] for sample in samples(f"s3://{name}").values())
+    server.upload(copy.parent / "guidance" / study, name, f"CHAMMI-75_guidance/{study}/")
+    assert any(sample["annotation"] for sample in samples(f"s3://{name}").values())
+
+
+def test_what_was_left_half_written_is_removed_after_a_day(copy: Path, own_cache: Path) -> None:
+    open_layout(str(copy))
+    (kept,) = (own_cache / "published").iterdir()
+    left = kept.with_name(f".{kept.name}.01234567.part")
+    for path in (left, kept.with_name(f".{kept.name}.89abcdef.part")):
+        path.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    kept.unlink()
+    open_layout(str(copy))
+    assert sorted(path.suffix for path in (own_cache / "published").iterdir()) == [".arrow", ".part"]
+    assert not left.exists()
 
 
 def test_cards_that_change_are_noticed(copy: Path, tables_read: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

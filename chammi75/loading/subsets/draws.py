@@ -32,12 +32,15 @@ class Groups:
     Attributes
     ----------
     keys : list of tuple
-        Values of each group's fields, None where unknown; in the order of their JSON texts.
+        Values of each group's fields, None where unknown; in the order of ``texts``.
+    texts : list of str
+        The same as JSON: the same everywhere.
     codes : ndarray of int64, shape (images,)
         Number of each image's group in ``keys``.
     """
 
     keys: list[tuple[Any, ...]]
+    texts: list[str]
     codes: NDArray[np.int64]
 
     @classmethod
@@ -48,21 +51,20 @@ class Groups:
             _, codes = np.unique(codes, return_inverse=True)  # small again: no product of many sizes overflows
             codes = codes * (len(facet.values) + 1) + facet.codes + 1
         _, first, codes = np.unique(codes, return_index=True, return_inverse=True)
-        keys = [tuple(facet.values[c] if (c := facet.codes[k]) >= 0 else None for facet in facets) for k in first]
-        order = sorted(range(len(keys)), key=lambda k: key_text(keys[k]))
+        columns = [([*facet.values, None], facet.codes[first].tolist()) for facet in facets]  # -1 takes the last: None
+        keys = list(zip(*([values[code] for code in numbers] for values, numbers in columns), strict=True))
+        words = [([json.dumps(value, ensure_ascii=False) for value in values], numbers) for values, numbers in columns]
+        parts = zip(*([values[code] for code in numbers] for values, numbers in words), strict=True)
+        texts = [f"[{','.join(part)}]" for part in parts]
+        order = sorted(range(len(keys)), key=texts.__getitem__)
         place = np.empty(len(keys), np.int64)
         place[order] = np.arange(len(keys))
-        return cls([keys[k] for k in order], place[codes])
+        return cls([keys[k] for k in order], [texts[k] for k in order], place[codes])
 
     @property
     def sizes(self) -> NDArray[np.int64]:
         """Images of each group."""
         return np.bincount(self.codes, minlength=len(self.keys)).astype(np.int64)
-
-
-def key_text(key: Sequence[Any]) -> str:
-    """A group's values as one text, the same everywhere."""
-    return json.dumps(list(key), ensure_ascii=False, separators=(",", ":"))
 
 
 def ranks(texts: pa.Array | Sequence[str], seed: int, purpose: Literal["draw", "split"]) -> NDArray[np.uint64]:

@@ -13,13 +13,14 @@ import numpy as np
 
 from chammi75.errors import FilterError, RecipeError, StoreError
 from chammi75.loading.filters import Filters
-from chammi75.loading.layouts import Layout
+from chammi75.loading.layouts import Layout, StoreLayout
 from chammi75.loading.selection import matching_all, nothing_passes
 from chammi75.loading.subsets.draws import draw
 from chammi75.loading.subsets.pool import Pool
 from chammi75.loading.subsets.recipe_file import read_recipe
 from chammi75.loading.subsets.splits import partition
 from chammi75.schemas.subset import SubsetRecipe
+from chammi75.store.writer import content_hash as hash_of_images
 
 
 def find_images(
@@ -68,7 +69,19 @@ def find_images(
 
 
 def content_hash(layouts: Sequence[Layout]) -> str:
-    """Hash of the content of layouts, in whatever order: that of the store where there is one."""
+    """Hash of the content of layouts, in whatever order.
+
+    Of one store and of several it is ``content_sha256`` of all their images in one store, so that a store of parts and
+    a copy of it in one piece have the same.
+    """
+    stores = [layout.store for layout in layouts if isinstance(layout, StoreLayout)]
+    if len(stores) == len(layouts) > 1:
+        tables = [store.index.table for store in stores]
+        ids, digests = (
+            [value for table in tables for value in table.column(name).to_pylist()]
+            for name in ("image_id", "content_sha256")
+        )
+        return hash_of_images(ids, digests)
     identities = sorted(
         identity if re.fullmatch("[0-9a-f]{64}", identity) else hashlib.sha256(identity.encode()).hexdigest()
         for identity in (layout.identity for layout in layouts)

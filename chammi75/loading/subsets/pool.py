@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chammi75.errors import FilterError
-from chammi75.loading.columns import field_facet, image_ids
+from chammi75.loading.columns import field_facet, image_ids, repeated_ids
 from chammi75.loading.layouts import Layout
 from chammi75.loading.subsets.draws import Groups
 from chammi75.store.facets import Facet
@@ -89,14 +89,7 @@ class Pool:
 
     def first_repeated_id(self) -> str | None:
         """An id that two of the layouts have; None if all differ."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         if sum(1 for rows in self.rows if len(rows)) < 2:
             return None
-        ids = self.ids()
-        if pc.count_distinct(ids).as_py() == len(ids):
-            return None
-        counts = pc.value_counts(ids)
-        repeated = counts.filter(pc.greater(counts.field("counts"), pa.scalar(1, pa.int64()))).field("values")
-        return str(min(repeated.to_pylist()))
+        repeated = repeated_ids([image_ids(*part) for part in zip(self.layouts, self.rows, strict=True)])
+        return str(repeated[0]) if len(repeated) else None

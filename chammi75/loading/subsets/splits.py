@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chammi75.errors import FilterError
-from chammi75.loading.subsets.draws import Groups, key_text, ranks
+from chammi75.loading.subsets.draws import Groups, ranks
 from chammi75.loading.subsets.pool import Pool
 from chammi75.schemas.subset import SubsetPart
 
@@ -107,7 +107,7 @@ def partition(pool: Pool, part: SubsetPart) -> NDArray[np.int64]:
     content: list[list[tuple[int, int]]] = [[] for _ in numbers]
     for cell, count in zip(cells.tolist(), counts.tolist(), strict=True):
         content[cell // width].append((cell % width, count))
-    texts = [key_text(groups.keys[number]) for number in numbers]  # a joined unit has the key of its first
+    texts = [groups.texts[number] for number in numbers]  # a joined unit has the key of its first
     rank = ranks(texts, part.seed, "split")
     order = sorted(range(len(numbers)), key=lambda k: (rank[k], texts[k]))
     places = _filled(order, content, list(part.fractions.values()))
@@ -187,8 +187,8 @@ def leaks(first: Pool, second: Pool, by: str | Sequence[str]) -> list[Leak]:
     """
     pools = (first, second)
     paths = fields_of_unit(by)
-    keys = [{key_text(key) for key in pool.groups(paths, required=False).keys} for pool in pools]
-    found = [Leak("unit", text) for text in sorted(keys[0] & keys[1])]
+    texts = [set(pool.groups(paths, required=False).texts) for pool in pools]
+    found = [Leak("unit", text) for text in sorted(texts[0] & texts[1])]
     originals = []
     for pool in pools:
         facet = pool.facet(_DUPLICATE_OF, required=False)

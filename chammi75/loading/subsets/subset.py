@@ -395,31 +395,37 @@ def run_recipe(recipe: SubsetRecipe, layouts: Sequence[Layout], beside: str | No
 
 def _verified(recipe: SubsetRecipe, layouts: Sequence[Layout], named: str, beside: str | None = None) -> Subset:
     """The images that a recipe finds, if they are those that it states."""
-    here = content_hash(layouts)
-    urls = ", ".join(layout.url for layout in layouts)
-    is_other = recipe.store_sha256 is not None and recipe.store_sha256 != here
-    stores = (
-        f"{named}: this subset was made from another store (content {(recipe.store_sha256 or '')[:12]}…, {urls} has"
-        f" {here[:12]}…)"
-    )
     try:
         subset = run_recipe(recipe, layouts, beside)
-    except FilterError as error:
-        if is_other and recipe.images_sha256 is not None:
-            raise StoreError(f"{stores}, in which its recipe finds nothing: {error}") from error
-        raise
+    except (FilterError, RecipeError) as error:
+        other = _other_store(recipe, layouts) if isinstance(error, FilterError) and recipe.images_sha256 else None
+        if other is not None:
+            raise StoreError(f"{named}: {other}, in which its recipe finds nothing: {error}") from error
+        raise type(error)(f"{named}: {error}") from error
     if recipe.images_sha256 is None or recipe.images_sha256 == subset.images_sha256:
         return subset
     found = f"its recipe finds {len(subset)} images here"
     if recipe.images is not None:
         same = "others than" if recipe.images == len(subset) else "not"
         found += f", {same} the {recipe.images} that it stands for"
-    if is_other:
-        raise StoreError(f"{stores}: {found}. Load it with that store or a copy of it, or build the subset anew")
+    other = _other_store(recipe, layouts)
+    if other is not None:
+        raise StoreError(
+            f"{named}: {other}: {found}. Load it with that store or a copy of it, or build the subset anew"
+        )
     raise StoreError(
         f"{named}: {found}: the file was changed by hand, or by another version. Take images_sha256 out of it to accept"
         " these images, or build the subset anew"
     )
+
+
+def _other_store(recipe: SubsetRecipe, layouts: Sequence[Layout]) -> str | None:
+    """That a recipe was made from a store of other content than these layouts; None if it was not."""
+    here = content_hash(layouts)
+    if recipe.store_sha256 is None or recipe.store_sha256 == here:
+        return None
+    urls = ", ".join(layout.url for layout in layouts)
+    return f"this subset was made from another store (content {recipe.store_sha256[:12]}…, {urls} has {here[:12]}…)"
 
 
 def _is_remote(named: str | os.PathLike[str]) -> bool:

@@ -11,16 +11,17 @@ import hashlib
 import json
 import os
 import struct
+import time
 import uuid
-import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from chammi75.cache import cache_folder
-from chammi75.errors import ChammiError, ChammiWarning
+from chammi75.errors import ChammiError, ChammiWarning, warn
 from chammi75.files import StorageOptions, absolute_url, explain, is_local, join_url, look_afresh, reading_errors
 from chammi75.readers.published.csv_rows import PublishedProblem
 from chammi75.readers.published.files import folder_stamp
@@ -32,7 +33,7 @@ from chammi75.version import __version__
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 1
+FORMAT = 2
 _MAGIC = b"CHAMMI75-INDEX\0\0"
 _END = struct.Struct("<QI16s")  # bytes of the JSON text, its CRC-32, magic
 _ALIGNMENT = 64
@@ -93,7 +94,7 @@ def open_published(
         raise ChammiError(f"{place} cannot be opened: {explain(error, place, storage_options)}") from error
     settings = [archive or place, metadata, check_files]
     key = _digest([FORMAT, __version__, _schema_text(), declarations_digest(), settings, stamps])
-    path = cache_folder(cache_dir) / "published" / f"{_digest(settings)[:16]}-{key[:32]}.arrow"
+    path = cache_folder(cache_dir).absolute() / "published" / f"{_digest(settings)[:16]}-{key[:32]}.arrow"
     if stamps is not None:
         kept = _kept(path, key)
         if kept is not None:
@@ -104,11 +105,10 @@ def open_published(
     try:
         _write(path, key, table)
     except OSError as error:
-        warnings.warn(
+        warn(
             f"the index of {place} cannot be kept in {path.parent} ({error.strerror or error}); it is read anew each"
             " time. Set CHAMMI75_CACHE, or give another cache_dir",
             CacheWarning,
-            stacklevel=2,
         )
         return table, None
     return _kept(path, key) or (table, None)
@@ -183,6 +183,7 @@ def _table(tables: dict[str, pa.Table], about: dict[str, Any]) -> PublishedTable
         about["root"],
         about["metadata_url"],
         about["metadata_sha256"],
+        about["files_sha256"],
         records.drop_columns(["guidance"]),
         records["guidance"],
         tables["unresolved"],
@@ -223,10 +224,11 @@ def _write(path: Path, key: str, table: PublishedTable) -> None:
     }
     about: dict[str, Any] = {
         "key": key,
-        "identity": _digest([key, table.metadata_sha256, dict(table.counts), dict(table.stamps)]),
+        "identity": _digest([key, table.metadata_sha256, table.files_sha256, dict(table.counts), dict(table.stamps)]),
         "root": table.root,
         "metadata_url": table.metadata_url,
         "metadata_sha256": table.metadata_sha256,
+        "files_sha256": table.files_sha256,
         "counts": dict(table.counts),
         "stamps": dict(table.stamps),
         "sections": {},
@@ -260,11 +262,15 @@ def _append(file: IO[bytes], part: pa.Table) -> tuple[int, int, int]:
 
 
 def _remove_older(path: Path) -> None:
-    """Remove what was kept of earlier states of the same layout. Who has it open keeps it."""
+    """Remove what was kept of earlier states of the same layout, and what was left half written.
+
+    Who has it open keeps it.
+    """
     slot = path.name.partition("-")[0]
-    for other in path.parent.glob(f"{slot}-*.arrow"):
-        if other != path and other.stat().st_mtime < path.stat().st_mtime - _KEPT_S:
-            other.unlink(missing_ok=True)
+    for other in (*path.parent.glob(f"{slot}-*.arrow"), *path.parent.glob(f".{slot}-*.part")):
+        with suppress(OSError):  # another process removed it, or has it open where that forbids it
+            if other != path and other.stat().st_mtime < time.time() - _KEPT_S:
+                other.unlink()
 
 
 _KEPT_S = 24 * 3600  # workers that start later open it by its name

@@ -11,6 +11,7 @@ import posixpath
 import struct
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,7 @@ from chammi75.files import (
     is_local,
     join_url,
     local_path,
+    read_files,
     read_ranges,
     reading_errors,
     safe_relative_path,
@@ -38,6 +40,8 @@ LEADING_FOLDER = "CHAMMI-75"
 METADATA_SUFFIX = "_metadata.csv"
 _CONNECTIONS = 16
 _BLOCK_BYTES = 2**22
+_PNG_HEAD_BYTES = 24
+_SIZES_AT_ONCE = 512
 _CLOCK_TICK_NS = 20_000_000  # Linux stamps files with a clock that goes in steps of 1 to 10 ms
 
 
@@ -213,21 +217,32 @@ def _is_unicode(name: str) -> bool:
     return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
-def png_size(url: str, storage_options: StorageOptions | None = None) -> tuple[int, int]:
-    """Width and height in pixels, from the first 24 bytes of a PNG file (PNG specification, 5.2 and 11.2.2).
+def png_sizes(urls: Sequence[str], storage_options: StorageOptions | None = None) -> list[tuple[int, int] | ReadError]:
+    """Width and height in pixels, from the first 24 bytes of PNG files (PNG specification, 5.2 and 11.2.2).
 
-    Raises
-    ------
-    ReadError
-        If the file is not there or does not begin as a PNG does.
+    Remote files are asked for concurrently. Where a file is not there, or does not begin as a PNG does, the error
+    stands in its place.
     """
+    sizes: list[tuple[int, int] | ReadError] = []
+    for first in range(0, len(urls), _SIZES_AT_ONCE):
+        block = urls[first : first + _SIZES_AT_ONCE]
+        heads: list[bytes | None] = [None] * len(block)
+        with suppress(ReadError, *reading_errors()):  # then one by one, to tell which it is
+            heads = read_files(block, storage_options, at_most=_PNG_HEAD_BYTES)
+        sizes += [_png_size(url, head, storage_options) for url, head in zip(block, heads, strict=True)]
+    return sizes
+
+
+def _png_size(url: str, head: bytes | None, storage_options: StorageOptions | None) -> tuple[int, int] | ReadError:
     try:
-        (start,) = read_ranges(url, [(0, 24)], storage_options)
+        (start,) = [head] if head is not None else read_ranges(url, [(0, _PNG_HEAD_BYTES)], storage_options)
+    except ReadError as error:
+        return error
     except reading_errors() as error:
-        raise ReadError(url, f"the file cannot be read ({explain(error, url, storage_options)})") from error
-    if len(start) < 24 or start[:8] != b"\x89PNG\r\n\x1a\n" or start[12:16] != b"IHDR":
-        raise ReadError(url, "this is no PNG file")
+        return ReadError(url, f"the file cannot be read ({explain(error, url, storage_options)})")
+    if len(start) < _PNG_HEAD_BYTES or start[:8] != b"\x89PNG\r\n\x1a\n" or start[12:16] != b"IHDR":
+        return ReadError(url, "this is no PNG file")
     width, height = struct.unpack(">II", start[16:24])
     if not (0 < width < 2**31 and 0 < height < 2**31):
-        raise ReadError(url, f"the PNG header states a size of {width} x {height} pixels")
+        return ReadError(url, f"the PNG header states a size of {width} x {height} pixels")
     return int(width), int(height)

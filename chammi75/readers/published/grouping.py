@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 INT32_MAXIMUM = 2**31 - 1
+MOST_NAMED = 1000
+"""How many images of one kind of problem are named one by one; millions of them would be read at every opening."""
 MOST_CHANNELS = 1000
 """CHAMMI-75 has up to 7; a number beyond this is a slip, and would make endless lists of missing channels."""
 
@@ -89,15 +91,17 @@ class GroupedRows:
             return repeats
         row, before = used[repeats], used[repeats - 1]
         differ = pc.not_equal(paths.take(row), paths.take(before)).fill_null(False).to_numpy(zero_copy_only=False)
-        for one, other in zip(row[differ], before[differ], strict=True):
-            self.problems.append(
-                PublishedProblem(
-                    "conflict",
-                    self.rows.multi_channel_id[int(one)].as_py(),
-                    f"channel {channel[one]} has two files, {paths[int(other)]} (row {self.rows.row[other]}) and"
-                    f" {paths[int(one)]} (row {self.rows.row[one]}); the image is left out",
-                )
+        ones, others = row[differ], before[differ]
+
+        def conflict(k: int) -> tuple[str, str]:
+            one, other = int(ones[k]), int(others[k])
+            return (
+                self.rows.multi_channel_id[one].as_py(),
+                f"channel {channel[one]} has two files, {paths[other]} (row {self.rows.row[other]}) and"
+                f" {paths[one]} (row {self.rows.row[one]}); the image is left out",
             )
+
+        self.report("conflict", len(ones), conflict, "channels have two files; their images are left out")
         for name, column in self.rows.columns.items():
             changed = np.flatnonzero((column.codes[row] != column.codes[before]) & ~differ & stated[row])
             if len(changed):
@@ -136,16 +140,16 @@ class GroupedRows:
         times = pairs["key"].value_counts()
         ambiguous = times.field("values").filter(pc.greater(times.field("counts"), 1))
         asked_keys = _key(wanted, self.channel[lacking])
-        for position in np.flatnonzero(pc.is_in(asked_keys, value_set=ambiguous).to_numpy(zero_copy_only=False)):
-            row = lacking[position]
-            self.left_out[self.group[row]] = True
-            self.problems.append(
-                PublishedProblem(
-                    "conflict",
-                    wanted[int(position)].as_py(),
-                    f"for channel {self.channel[row]} the other tables state two files; the image is left out",
-                )
-            )
+        positions = np.flatnonzero(pc.is_in(asked_keys, value_set=ambiguous).to_numpy(zero_copy_only=False))
+        self.left_out[self.group[lacking[positions]]] = True
+
+        def conflict(k: int) -> tuple[str, str]:
+            channel = self.channel[lacking[positions[k]]]
+            reason = f"for channel {channel} the other tables state two files; the image is left out"
+            return wanted[int(positions[k])].as_py(), reason
+
+        what = "channels have two files in the other tables; their images are left out"
+        self.report("conflict", len(positions), conflict, what)
         pairs = pairs.filter(pc.invert(pc.is_in(pairs["key"], value_set=ambiguous)))
         there = pairs["path"].take(pc.index_in(asked_keys, value_set=pairs["key"]))
         filled = pa.concat_arrays(there.chunks or [pa.array([], self.path.type)])
@@ -164,13 +168,18 @@ class GroupedRows:
                 return
             same_path = pc.equal(self.path.slice(distance), self.path.slice(0, len(self.path) - distance))
             same = same_image & same_path.fill_null(False).to_numpy(zero_copy_only=False)
-            for row in np.flatnonzero(same):
-                self.left_out[self.group[row]] = True
-                reason = (
-                    f"channels {self.channel[row]} and {self.channel[row + distance]} have one file,"
-                    f" {self.path[int(row)]}; the image is left out"
-                )
-                self.problems.append(PublishedProblem("conflict", self.id_of(self.group[row]), reason))
+            self._leave_out_shared(np.flatnonzero(same), distance)
+
+    def _leave_out_shared(self, rows: np.ndarray, distance: int) -> None:
+        self.left_out[self.group[rows]] = True
+
+        def conflict(k: int) -> tuple[str, str]:
+            row = int(rows[k])
+            numbers = f"{self.channel[row]} and {self.channel[row + distance]}"
+            reason = f"channels {numbers} have one file, {self.path[row]}; the image is left out"
+            return self.id_of(self.group[row]), reason
+
+        self.report("conflict", len(rows), conflict, "pairs of channels have one file; their images are left out")
 
     def text(self, name: str) -> TextColumn:
         """A column of text, shape (images,): what the image's channels say together."""
@@ -205,7 +214,9 @@ class GroupedRows:
         if name in ("experiment.study", "geometry.width", "geometry.height"):
             self.left_out[images] = True
             kind = "conflict" if name == "experiment.study" else "mismatch"
-            self._report_images(kind, images, f"its channels differ in {name}; the image is left out")
+            reason = f"its channels differ in {name}; the image is left out"
+            what = f"images have channels that differ in {name}; they are left out"
+            self.report(kind, len(images), lambda k: (self.id_of(images[k]), reason), what)
         else:
             self.note(
                 f"the channels of {len(images)} images differ in {name} (first: {self.id_of(images[0])}); the first"
@@ -245,8 +256,25 @@ class GroupedRows:
             text = f"{len(positions) - MOST_REPORTED} more rows: each {reason}"
             self.problems.append(PublishedProblem("unused_row", table_name(self.rows.url), text))
 
-    def _report_images(self, kind: str, images: np.ndarray, reason: str) -> None:
-        self.problems += [PublishedProblem(kind, self.id_of(image), reason) for image in images]
+    def report(self, kind: str, count: int, describe: Callable[[int], tuple[str, str]], others: str) -> None:
+        """Take up ``count`` problems of a kind.
+
+        Parameters
+        ----------
+        kind : str
+            The kind.
+        count : int
+            How many there are.
+        describe : callable
+            Gives image and reason of the k-th one. Beyond ``MOST_NAMED`` they are counted and not asked for.
+        others : str
+            What those are that are counted, after "12 more ".
+        """
+        self.problems += [PublishedProblem(kind, *describe(k)) for k in range(min(count, MOST_NAMED))]
+        if count > MOST_NAMED:
+            self.problems.append(
+                PublishedProblem(kind, table_name(self.rows.url), f"{count - MOST_NAMED} more {others}")
+            )
 
 
 def _key(multi_channel_id: pa.Array, channel: np.ndarray) -> pa.Array:

@@ -27,6 +27,7 @@ from chammi75.readers.published.files import (
     METADATA_SUFFIX,
     PLANES_FOLDER,
     folder_stamp,
+    list_folder,
 )
 from chammi75.readers.published.root import archive_folder
 
@@ -109,8 +110,10 @@ def _listing(folder: str, storage_options: StorageOptions | None) -> Stamps | No
     stamps: Stamps = {}
     for entry in entries:
         name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
-        if name in (PLANES_FOLDER, GUIDANCE_FOLDER):
+        if name == PLANES_FOLDER:
             stamps[name] = "folder"
+        elif name == GUIDANCE_FOLDER:  # the index knows which studies have guidance
+            stamps[name] = sorted(list_folder(join_url(folder, name), storage_options) or [])
         elif name.endswith(METADATA_SUFFIX) and entry.get("type") == "file":
             stamps[name] = _of_entry(entry)
             if stamps[name] is None:

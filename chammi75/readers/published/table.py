@@ -8,6 +8,7 @@ left out, never repaired by guess.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -34,7 +35,7 @@ from chammi75.readers.published.files import (
     files_there,
     folder_stamp,
     list_folder,
-    png_size,
+    png_sizes,
 )
 from chammi75.readers.published.grouping import INT32_MAXIMUM, MOST_CHANNELS, GroupedRows
 from chammi75.readers.published.records import (
@@ -82,6 +83,8 @@ class PublishedTable:
     metadata_sha256 : str
         SHA-256 of its bytes; where other tables stated files for its rows, of all these hashes in hexadecimal, one
         after another.
+    files_sha256 : str
+        SHA-256 over which of the stated files, and which guidance files, are taken to be there.
     records : pyarrow.Table
         One row per image with the schema of ``chammi75.schemas.arrow.record_schema``, in the order in which the table
         first names them; channels in the order of their numbers.
@@ -107,6 +110,7 @@ class PublishedTable:
     root: str
     metadata_url: str
     metadata_sha256: str
+    files_sha256: str
     records: pa.Table
     guidance: pa.ChunkedArray
     unresolved: pa.Table
@@ -237,6 +241,7 @@ def read_published(
         found.root,
         tables.chosen.url,
         reading.sha256,
+        _files_sha256(there, images.guidance),
         records,
         guidance_lists,
         unresolved,
@@ -245,6 +250,13 @@ def read_published(
         counts,
         files.stamps,
     )
+
+
+def _files_sha256(there: np.ndarray, guidance: pa.Array) -> str:
+    digest = hashlib.sha256()
+    for flags in (there, guidance.is_valid().to_numpy(zero_copy_only=False)):
+        digest.update(len(flags).to_bytes(8, "little") + np.packbits(flags).tobytes())
+    return digest.hexdigest()
 
 
 def _kept_images(reading: GroupedRows, there: np.ndarray, files: _Files, *, with_guidance: bool) -> PublishedImages:
@@ -322,16 +334,25 @@ def _fill_sizes(
     unknown = (width[images] == NULL) | (height[images] == NULL)
     if not unknown.any():
         return
-    filled = []
-    for image, plane in zip(images[unknown], planes[first[unknown]], strict=True):
-        path = reading.path[int(plane)].as_py()
-        try:
-            width[image], height[image] = png_size(join_url(files.root, path), files.storage_options)
+    lacking, first_planes = images[unknown], planes[first[unknown]]
+    paths = reading.path.take(first_planes).to_pylist()
+    sizes = png_sizes([join_url(files.root, path) for path in paths], files.storage_options)
+    filled, failed = [], []
+    for number, (image, size) in enumerate(zip(lacking, sizes, strict=True)):
+        if isinstance(size, ReadError):
+            failed.append(number)
+        else:
+            width[image], height[image] = size
             filled.append(image)
-        except ReadError as error:
-            reading.left_out[image] = True
-            reason = f"its size is stated nowhere, and {error.reason}; image {reading.id_of(image)} is left out"
-            reading.problems.append(PublishedProblem("unreadable", path, reason))
+    reading.left_out[lacking[failed]] = True
+
+    def unreadable(k: int) -> tuple[str, str]:
+        image, error = lacking[failed[k]], sizes[failed[k]]
+        reason = f"its size is stated nowhere, and {getattr(error, 'reason', error)}"
+        return paths[failed[k]], f"{reason}; image {reading.id_of(image)} is left out"
+
+    what = "files state no size, nor does the table; their images are left out"
+    reading.report("unreadable", len(failed), unreadable, what)
     if filled:
         reading.note(
             f"{len(filled)} images have no whole number as geometry.width or height (first:"
@@ -364,11 +385,16 @@ def _image_ids(reading: GroupedRows, studies: TextColumn, present: np.ndarray) -
     if len(encoded.dictionary) < len(ids):
         code = encoded.indices.to_numpy(zero_copy_only=False)
         _, earliest = np.unique(code, return_index=True)
-        for position in np.setdiff1d(np.arange(len(code)), earliest):
-            image, other = images[position], images[earliest[code[position]]]
-            reading.left_out[image] = True
-            reason = f"its files are those of {reading.id_of(other)} ({ids[int(position)]}); the image is left out"
-            reading.problems.append(PublishedProblem("conflict", reading.id_of(image), reason))
+        again = np.setdiff1d(np.arange(len(code)), earliest)
+        reading.left_out[images[again]] = True
+
+        def conflict(k: int) -> tuple[str, str]:
+            image, other = images[again[k]], images[earliest[code[again[k]]]]
+            reason = f"its files are those of {reading.id_of(other)} ({ids[int(again[k])]}); the image is left out"
+            return reading.id_of(image), reason
+
+        what = "images have the files of another image; they are left out"
+        reading.report("conflict", len(again), conflict, what)
     position_of = np.full(len(reading.first_row), -1)
     position_of[images] = np.arange(len(images))
     return ids.take(pa.array(position_of, mask=position_of < 0)), sources
@@ -398,10 +424,16 @@ def _missing_channels(
     missing = where - begins[owner] + 1
     counts = np.bincount(owner, minlength=len(kept)) if len(owner) else np.zeros(len(kept), np.int64)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    for image in np.flatnonzero(counts):
+    incomplete = np.flatnonzero(counts)
+
+    def lacking(k: int) -> tuple[str, str]:
+        image = int(incomplete[k])
         numbers = ", ".join(map(str, missing[offsets[image] : offsets[image + 1]]))
-        reason = f"of its {stated[image]} channels these have no file: {numbers}"
-        reading.problems.append(PublishedProblem("missing_channel", image_ids[int(kept[image])].as_py(), reason))
+        name = image_ids[int(kept[image])].as_py()
+        return name, f"of its {stated[image]} channels these have no file: {numbers}"
+
+    what = "images lack files of channels: imaging.missing_channel of their records says which"
+    reading.report("missing_channel", len(incomplete), lacking, what)
     return offsets, missing.astype(np.int64)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chammi75.errors import ChammiError, StoreError
-from chammi75.files import StorageOptions, join_url, read_bytes, write_atomically
+from chammi75.files import StorageOptions, join_url, read_bytes, reading_errors, write_atomically
 from chammi75.schemas.manifest import StoreManifest
 from chammi75.schemas.withdrawal import Withdrawal
 from chammi75.store.copy.files import copy_file
@@ -24,7 +24,7 @@ from chammi75.store.copy.images import copy_shard, cut_shards, decoded_bytes, sh
 from chammi75.store.copy.ranges import source_errors
 from chammi75.store.copy.target import CopyMark, Target, refuse_inside
 from chammi75.store.parts import expand, merged
-from chammi75.store.reader import Store, open_store, read_manifest
+from chammi75.store.reader import Store, is_unsaid, open_store, read_manifest
 from chammi75.store.withdrawals import WITHDRAWALS, as_file, shipped_withdrawals, stated_withdrawals, withdrawn_rows
 from chammi75.store.writer import COPYING, MANIFEST, StoreWriter, plain_errors
 
@@ -237,17 +237,26 @@ def _copy_files(plan: CopyPlan, target: Target, workers: int, advance: Advance) 
         raise StoreError(f"{source.url}: the store was exchanged for another one while it was opened: try again")
     tasks = (partial(copy_file, source, entry, target) for entry in source.manifest.files)
     read = sum(_in_order(tasks, workers, advance))
-    report = join_url(source.url, _REPORT)
-    with source_errors(report):
-        try:
-            beside = read_bytes(report, source.storage_options)
-        except FileNotFoundError:
-            beside = None
+    beside = _report(source)
     if beside is not None:
         write_atomically(join_url(target.url, _REPORT), beside, target.storage_options)
     _write_withdrawals(plan, target)
     write_atomically(join_url(target.url, MANIFEST), content, target.storage_options)
     return read
+
+
+def _report(source: Store) -> bytes | None:
+    """The report of the build; None where there is none."""
+    url = join_url(source.url, _REPORT)
+    with source_errors(url):
+        try:
+            return read_bytes(url, source.storage_options)
+        except FileNotFoundError:
+            return None
+        except reading_errors() as error:
+            if is_unsaid(error, url):
+                return None
+            raise
 
 
 def _copy_images(

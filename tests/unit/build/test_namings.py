@@ -183,3 +183,17 @@ def test_a_well_that_no_plate_has_is_noted(tmp_path: Path) -> None:
     planned = plan(tmp_path, naming="imagexpress")
     (note,) = notes(planned)
     assert note.startswith("no plate has the well ZZ99 (plates of 1536 wells have rows A to AF")
+
+
+def test_a_pattern_or_naming_that_fits_nothing_is_answered_with_the_one_that_does(tmp_path: Path) -> None:
+    write(tmp_path, "P_A01_s1_w1.tif", "P_A01_s1_w2.tif")
+    for keys in ({"naming": "incucyte"}, {"pattern": "{plate}--{well}"}):
+        assert any("naming: imagexpress would make 1 image of them" in note for note in notes(plan(tmp_path, **keys)))
+
+
+def test_correction_images_of_a_cellvoyager_are_left_out_but_no_plate_that_begins_so(tmp_path: Path) -> None:
+    corrections = ("DC_sCMOS #1_CAM1.tif", "SC_BP445-45_40x_M10_CH01.tif")
+    write(tmp_path, "DC_1_A01_T0001F001L01A01Z01C01.tif", *corrections)
+    planned = plan(tmp_path, naming="cellvoyager")
+    assert [image.record.experiment.plate for image in planned.images] == ["DC_1"]
+    assert notes(planned) == ["2 correction images left out, by naming cellvoyager"]

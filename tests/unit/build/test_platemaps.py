@@ -103,3 +103,22 @@ def test_what_is_no_grid_is_an_error(content: str, words: str) -> None:
 def test_keys_that_do_not_fit_the_layout_are_errors(keys: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         TableJoin.model_validate({"path": "m.csv", **keys})
+
+
+def test_the_delimiter_of_a_grid_is_that_of_its_column_numbers() -> None:
+    rows, _ = read("Concentration, in uM, of Monday\n;1;2\nA;1,5;2,5\nB;3,5;4,5\n")
+    assert rows == {"A01": "1,5", "A02": "2,5", "B01": "3,5", "B02": "4,5"}
+
+
+@pytest.mark.parametrize("row", ["B", "b", "2", "02"])
+def test_wells_of_two_columns_are_joined(row: str) -> None:
+    rule = TableJoin(path="m.csv", match={"row": "R", "column": "C"}, columns={"experiment.reagent": "Drug"})
+    joined, table, _ = read_map(f"R,C,Drug\n{row},3,taxol\n,4,DMSO\n".encode(), rule)
+    assert joined.match == {"experiment.well": "R and C"}
+    assert [line.cells["R and C"] for line in table.rows] == ["B03", ""]
+
+
+@pytest.mark.parametrize("match", [{"row": "R"}, {"row": "R", "column": "C", "experiment.well": "W"}])
+def test_a_row_without_a_column_or_beside_a_well_is_refused(match: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="row and column stand together"):
+        TableJoin(path="m.csv", match=match, columns={"experiment.reagent": "Drug"})

@@ -266,3 +266,23 @@ def test_a_plan_without_tables_has_nothing_to_reconcile(folder: Path) -> None:
     assert made.reconciliations == ()
     assert describe(made)["reconciliations"] == []
     check_limits([made])
+
+
+def test_a_map_of_a_plate_that_is_not_there_says_which_are(folder: Path) -> None:
+    built = plan(folder, "well,drug\nA01,a\n", only={"experiment.plate": "P9"})
+    (note,) = [finding for finding in built.findings if "(only)" in finding.reason]
+    assert note.reason == "no image is experiment.plate P9, of which alone (only) the table speaks; images are P1, P2"
+
+
+def test_a_table_of_rows_and_columns_finds_wells(folder: Path) -> None:
+    rule = {"match": {"row": "Row", "column": "Col"}, "columns": {"experiment.reagent": "drug"}}
+    built = plan(folder, "Row,Col,drug\nA,1,a\nA,2,b\nA,3,c\n1,4,d\n", rule)
+    assert reagents(built) == ["a", "b", "c", "d"] * 2
+    assert only(built).problems == ()
+
+
+def test_a_table_that_spells_a_well_otherwise_leaves_it_as_the_names_have_it(folder: Path) -> None:
+    lines = [f"P{plate}_A0{well}_s1.tif,a{well}" for plate in (1, 2) for well in range(1, 5)]
+    rule = {"match": {"storage.filename": "file"}, "columns": {"experiment.well": "well"}}
+    built = plan(folder, "\n".join(["file,well", *lines]), rule)
+    assert [image.record.experiment.well for image in built.images] == ["A01", "A02", "A03", "A04"] * 2

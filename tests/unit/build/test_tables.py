@@ -165,3 +165,23 @@ def test_whatever_a_csv_writer_writes_is_read_back_trimmed(
     writer.writerows([("well", "line"), *rows])
     table = read(out.getvalue().encode())
     assert cells(table) == [[a.strip(), b.strip()] for a, b in rows if a.strip() or b.strip()]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_titles_above_the_header_are_passed_over_and_noted(end: str) -> None:
+    lines = ["Screen, of Monday", "", "made by Anna;v3", "well;line", "A01;U2OS", "B02;HeLa"]
+    table, findings = read_table(end.join(lines).encode(), "p.csv", ["well", "line"])
+    assert cells(table) == EXPECTED
+    assert [row.number for row in table.rows] == [5, 6]
+    assert [finding.reason for finding in findings] == ["row 4 is its header; 2 rows above it are not read"]
+
+
+def test_the_first_row_with_all_columns_is_the_header() -> None:
+    table, findings = read_table(b"well,line\nwell,line\n", "p.csv", ["well", "line"])
+    assert cells(table) == [["well", "line"]]
+    assert not findings
+
+
+def test_a_wrong_name_in_a_header_below_a_title_is_found() -> None:
+    with pytest.raises(RecipeError, match=r"no column 'line'; did you mean 'lines'\? \(columns: well, lines\)"):
+        read_table(b"A screen\n\nwell,lines\nA01,U2OS\n", "p.csv", ["well", "line"])

@@ -91,7 +91,7 @@ def test_dois_and_what_the_store_does_not_know_are_compared(tmp_path: Path) -> N
 def test_a_doi_is_the_same_however_it_is_written(stored: str) -> None:
     from chammi75.loading.audit import _Kind, _of_source
 
-    kind = _Kind("s", None, None, None, stored, None, False, False, 3)
+    kind = _Kind("s", None, None, None, stored, None, None, False, 3)
     for card, expected in (
         (SourceCard(id="s", data_doi="10.1000/a", study_dois=["10.1000/b"]), 0),
         (SourceCard(id="s", data_doi="10.1000/c"), 1),
@@ -104,11 +104,13 @@ def test_a_doi_is_the_same_however_it_is_written(stored: str) -> None:
 def test_withdrawn_images_are_found_with_their_source(tmp_path: Path) -> None:
     known = write_store(tmp_path / "store")
     gone = [Withdrawal(study="plate3", reason="r", date=date(2026, 1, 1))]
-    add_withdrawals(known.url, [*gone, Withdrawal(image_id=known.ids[0], reason="r", date=date(2026, 1, 1))])
+    add_withdrawals(known.url, [*gone, Withdrawal(image_id=known.ids[0], reason="consent", date=date(2026, 1, 1))])
+    twice = next(name for name in known.ids if name.startswith("plate3/"))  # the reason that was first stated counts
+    add_withdrawals(known.url, [Withdrawal(image_id=twice, reason="again", date=date(2026, 1, 2))])
     findings = found(known)
-    assert [(one.source, one.kind, one.images) for one in findings] == [
-        ("plate1", "withdrawn", 1),
-        ("plate3", "withdrawn", 10),
+    assert [(one.source, one.kind, one.today, one.images) for one in findings] == [
+        ("plate1", "withdrawn", "consent", 1),
+        ("plate3", "withdrawn", "r", 10),
     ]
     assert all(one.is_serious for one in findings)
 

@@ -10,7 +10,7 @@ import pytest
 from loading_stores import STUDIES, Known, write_store
 
 from chammi75 import load_dataset
-from chammi75.errors import ChammiError, FilterError, StoreError
+from chammi75.errors import ChammiError, FilterError
 
 PLATE1, PLATE2, PLATE3 = ([f"plate{k + 1}/P{n:02d}_*.tif" for n in range(10 * k, 10 * k + 10)] for k in range(3))
 
@@ -80,6 +80,8 @@ def test_filters_on_the_published_layout(published: Known) -> None:
         ({"channel_type": "DAPI"}, ["called 'nucleus'"]),
         ({"channel_type": ["nucleus", "protien"]}, ["'protien'", "'protein'"]),
         ({"select_channels": "endoplasmic reticulum"}, ["'er'"]),
+        ({"license": "comercial"}, ["'CC-BY-4.0'", "did you mean the set 'commercial'?"]),
+        ({"license": ["CC-BY-4.0", "xyz"]}, ["'xyz'", "sets are 'commercial'"]),
         ({"study": "xyz"}, ["'plate1'", "'plate2'", "'plate3'"]),
         ({"magnification": 40}, ["40", "20, 63"]),
         ({"magnification": (70, 100)}, ["20, 63"]),
@@ -193,7 +195,7 @@ def test_filters_over_several_stores_keep_from_each_what_passes(store: Known, pu
 
 def test_a_split_that_is_not_there_is_named(known: Known) -> None:
     assert ids(known.url, split=None) == known.ids
-    with pytest.raises(StoreError, match=r"no split 'test'.*train"):
+    with pytest.raises(FilterError, match=r"no split 'test'.*train"):
         load_dataset(known.url, split="test")
 
 

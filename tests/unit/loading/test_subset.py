@@ -187,7 +187,7 @@ def test_two_stores_that_share_an_image_are_refused(store: Known, other_codec: K
         ({"study": "plate9"}, FilterError, ["'plate1'"]),
         ({"study": "plate1", "organism": "Mus musculus"}, FilterError, ["no image passes"]),
         ({"matched_with": "fluorescence"}, RecipeError, ["'fluorescence'", "fluorescence-only"]),
-        ({"split": "tset"}, StoreError, ["'tset'", "train"]),
+        ({"split": "tset"}, FilterError, ["'tset'", "train"]),
         ({"license": "CC-BY"}, FilterError, ["'CC-BY-4.0'", "'commercial'"]),
     ],
     ids=str,

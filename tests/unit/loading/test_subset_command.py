@@ -84,6 +84,7 @@ def test_the_file_is_replaced_only_if_told_to(store: Known, tmp_path: Path) -> N
     [
         (["--split", "train=0.5,test=0.5"], "--by"),
         (["--by", "experiment.plate"], "--split"),
+        (["--stratify", "biology.organism"], "--split"),
         (["--split", "train:0.5", "--by", "experiment.plate"], "train=0.8,test=0.2"),
         (["--magnification", "20x"], "20:63"),
         (["--recipe", "specialised", "--total", "3"], "leave the other options out"),

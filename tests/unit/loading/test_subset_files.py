@@ -142,3 +142,29 @@ def test_a_recipe_reads_as_it_was_written() -> None:
 
 def test_the_recipes_travel_with_the_package() -> None:
     assert (declarations_folder("training") / "ablations").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        ("filters: {organsm: Homo sapiens}", RecipeError, "'organism'"),
+        ("filters: {organism: 5}", FilterError, "organism takes a word"),
+        ("where: quality.fokus > 3", FilterError, "quality.focus"),
+        ("where: 'geometry.width >'", FilterError, "syntax error"),
+        ("group_by: experiment.studdy\nper_group: 3", FilterError, "experiment.study"),
+    ],
+)
+def test_a_recipe_that_asks_for_what_is_not_there_is_named(
+    store: Known, tmp_path: Path, text: str, kind: type[Exception], words: str
+) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(kind, match=r"mine\.yaml: .*" + words):
+        Subset.load(tmp_path / "mine.yaml", store.url)
+
+
+def test_line_ends_and_marks_of_windows_are_no_matter(store: Known, tmp_path: Path) -> None:
+    subset = Subset.build(store.url, group_by="experiment.study", per_group=2, description="zwei\nZeilen, µm")
+    saved = Path(subset.save(tmp_path / "a.yaml"))
+    saved.write_bytes(b"\xef\xbb\xbf" + saved.read_bytes().replace(b"\n", b"\r\n"))
+    again = Subset.load(saved, store.url)
+    assert again.images == subset.images and again.recipe.description == "zwei\nZeilen, µm"

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from chammi75.errors import ChammiError, StoreError
 from chammi75.store import ShardWriter, new_store, open_store, shard_path, verify
+from chammi75.store.copy import copy as copy_module
 from chammi75.store.copy import copy_store, plan_copy
 from chammi75.store.copy import images as images_module
 from chammi75.store.copy.ranges import coalesce
@@ -328,3 +329,21 @@ def test_ranges_are_covered_in_order_and_little_more_is_read(wanted: list[tuple[
     for offset, length in wanted:
         assert any(start <= offset and offset + length <= start + size for start, size in covering)
     assert sum(size for _, size in covering) <= 17 / 16 * sum(length for _, length in wanted)
+
+
+def test_a_server_that_hides_that_there_is_no_report_is_copied_from(
+    source: Path, tmp_path: Path, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_store(str(source), f"{memory}/from")
+    read = copy_module.read_bytes
+
+    def refuse(url: str, options: Any = None) -> bytes:
+        if url.endswith("report.json"):
+            raise PermissionError(13, "Forbidden")
+        return read(url, options)
+
+    monkeypatch.setattr(copy_module, "read_bytes", refuse)
+    copy_store(f"{memory}/from", str(tmp_path / "copy"))
+    assert verify(str(tmp_path / "copy")).is_sound
+    with pytest.raises(StoreError, match=r"report\.json: it cannot be read"):  # a local disk hides nothing
+        copy_store(str(source), str(tmp_path / "other"))
