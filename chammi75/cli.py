@@ -56,7 +56,10 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code == _INTERRUPTED:
-            print("chammi75: stopped by Ctrl-C; what was written so far is no store, begin again", file=sys.stderr)
+            print(
+                "chammi75: stopped by Ctrl-C; what was written so far is not whole: run the same command again",
+                file=sys.stderr,
+            )
         raise
     except (ChammiError, OSError) as error:
         if debug:

@@ -29,6 +29,10 @@ _PLAIN = {"µ": "u", "μ": "u", "×": "x", "…": "...", "–": "-", "—": "-",
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+_LONGEST_WORD = 16
+"""A word of at most so many letters is never folded in a table."""
+
+
 def table(
     rows: Sequence[Mapping[str, object]],
     columns: Sequence[str] | None = None,
@@ -77,7 +81,14 @@ def table(
     )
     for name in names:
         numeric = _are_numbers([row.get(name) for row in rows])
-        grid.add_column(Text(spelled(name, out)), justify="right" if numeric else "left", overflow="fold")
+        lengths = (len(word) for row in rows for word in _words(row.get(name)).split())
+        narrowest = min(max(lengths, default=1), _LONGEST_WORD)
+        grid.add_column(
+            Text(spelled(name, out)),
+            justify="right" if numeric else "left",
+            overflow="fold",
+            min_width=narrowest if is_terminal else None,
+        )
     for row in rows:
         words = (_words(row.get(name)) for name in names)
         grid.add_row(*(Text(spelled(word, out), style="dim italic" if word == UNKNOWN else "") for word in words))

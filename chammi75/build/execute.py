@@ -147,6 +147,7 @@ def build_store(
             codec=codec,
             pixel_bytes=pixel_bytes,
             recipes={plan.source: plan.recipe_sha256 for plan in plans if plan.recipe_sha256},
+            cards={source: digest for plan in plans for source, digest in plan.cards.items()},
         )
         return BuildReport(writer.url, manifest, tuple(findings), planned)
 

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from chammi75.build.cards import card_hashes, with_card
 from chammi75.build.channels import lay_out_channels
 from chammi75.build.drafts import Draft, draft_images
 from chammi75.build.guidance import GuidanceFinder
@@ -77,7 +78,8 @@ def plan_folder(
     """
     root = absolute_url(folder)
     source = recipe.source or source_id(root)
-    recipe = recipe.model_copy(update={"source": source})
+    content = recipe.model_copy(update={"source": source}).model_dump_json().encode()
+    recipe, of_card = with_card(recipe.model_copy(update={"source": source}))
     beside = absolute_url(recipe_folder) if recipe_folder is not None else root
     names = names_of(recipe)
     options_beside = None if is_local(beside) and not is_local(root) else storage_options
@@ -87,7 +89,7 @@ def plan_folder(
     found, listed = list_files(
         root, recipe.include, recipe.exclude, {_table_url(rule, beside) for rule in recipe.tables}, storage_options
     )
-    findings += listed
+    findings += [*of_card, *listed]
     if isinstance(names, FileNaming):
         found, others = leave_out(found, names)
         findings += others
@@ -124,7 +126,6 @@ def plan_folder(
     findings += report_words((image.record for image in images), recipe)
     if not images:
         findings.append(Finding("note", source, "nothing in this folder makes an image"))
-    content = recipe.model_dump_json().encode()
     return BuildPlan(
         source=source,
         split=recipe.split,
@@ -136,6 +137,7 @@ def plan_folder(
         shard_bytes=recipe.shard_bytes,
         groups=tuple(lines),
         reconciliations=joined.reconciliations,
+        cards=card_hashes([source, recipe.study]),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -146,6 +146,8 @@ class BuildPlan:
     """Lines that show what was grouped with what, for people."""
     reconciliations: tuple[Reconciliation, ...] = ()
     """How each table met the images, in the recipe's order."""
+    cards: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of each source card that says something of these images, by the source's id."""
 
     @property
     def problems_above_limits(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from chammi75.build.cards import card_hashes
 from chammi75.build.planned import BuildPlan, Finding, PlaneSource, PlannedImage
 from chammi75.errors import ChammiError
 from chammi75.files import StorageOptions, join_url
@@ -131,6 +132,8 @@ def plan_published(
     ChammiError
         If there is no published layout, its table cannot be read, or not one image of it is there.
     """
+    from pyarrow import compute as pc
+
     table, _ = open_published(url, metadata=metadata, storage_options=storage_options, cache_dir=cache_dir)
     findings = (
         *(Finding(*problem) for problem in table.problems),
@@ -150,6 +153,7 @@ def plan_published(
         codec=codec,
         shard_bytes=shard_bytes,
         groups=_groups(table.records),
+        cards=card_hashes(pc.unique(pc.struct_field(table.records["provenance"], "source")).to_pylist()),
     )
 
 

@@ -101,6 +101,7 @@ def write_record(draft: Draft, recipe: BuildRecipe, stated: Mapping[str, Any], u
             "provenance": {
                 "platform": recipe.platform,
                 "source": recipe.source,
+                "title": recipe.title,
                 "license": recipe.license,
                 "doi": recipe.doi,
                 "uri": [_without_password(uris[candidate.path]) for candidate in candidates] if uris else [],

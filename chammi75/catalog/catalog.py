@@ -26,9 +26,10 @@ Words = str | Sequence[str] | None
 class SourceProvenance(NamedTuple):
     """What a record carries of its source; None where it is not known."""
 
-    platform: str | None
-    license: str | None
-    doi: str | None
+    platform: str | None = None
+    title: str | None = None
+    license: str | None = None
+    doi: str | None = None
 
 
 class Catalog:
@@ -110,17 +111,18 @@ class Catalog:
         return _named(self.platforms, name, "platform")
 
     def provenance(self, study: str | None) -> SourceProvenance:
-        """What the records of a study carry: platform, licence (SPDX), and the DOI of the data, else of the study.
+        """What the records of a study carry: platform, title, licence (SPDX), the DOI of the data, else of the study.
 
         Examples
         --------
-        >>> Catalog().provenance("idr0017")
-        SourceProvenance(platform='idr', license='CC-BY-NC-ND-4.0', doi='10.17867/10000101')
+        >>> found = Catalog().provenance("idr0017")
+        >>> found.platform, found.license, found.doi
+        ('idr', 'CC-BY-NC-ND-4.0', '10.17867/10000101')
         >>> Catalog().provenance("my study")
-        SourceProvenance(platform=None, license=None, doi=None)
+        SourceProvenance(platform=None, title=None, license=None, doi=None)
         """
         card = self.find_source(study)
-        return SourceProvenance(card.platform, card.license, card.doi) if card else SourceProvenance(None, None, None)
+        return SourceProvenance(card.platform, card.title, card.license, card.doi) if card else SourceProvenance()
 
     def cited(self, name: str, images: int | None = None) -> Cited:
         """What a citation of a source says, with the name of its platform; errors as `source`."""
@@ -294,7 +296,8 @@ def _hint(word: str, known: Iterable[str]) -> str:
     folded = {value.casefold(): value for value in known}
     near = get_close_matches(word.casefold(), folded, 3, 0.6)
     same = [value for value in folded if _unpadded(value) == _unpadded(word)]  # idr001 is meant to be idr0001
-    near = list(dict.fromkeys([*same, *near]))[:3]
+    within = [value for value in folded if len(word) > 2 and re.search(rf"\b{re.escape(word.casefold())}", value)]
+    near = list(dict.fromkeys([*same, *within, *near]))[:3]  # yeast: budding yeast, fission yeast
     if near:
         return f"; did you mean {' or '.join(folded[value] for value in near)}?"
     shown = list(folded.values())

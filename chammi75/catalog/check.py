@@ -135,7 +135,7 @@ def _problems_of_files(folder: Path) -> Iterator[Problem]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.suffix in (".yml", ".YAML", ".YML", ".json"):
             yield Problem(str(path), None, "it is not read: the name of a card ends with .yaml")
-        elif path.suffix == ".yaml":
+        elif path.suffix == ".yaml" and path.is_file():
             with open(path, encoding="utf-8", errors="replace") as file:
                 first = file.readline().strip()
             expected = f"{_SCHEMAS[folder.name]}.schema.json"

@@ -30,7 +30,7 @@ _LATEX = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
 }
-_KEPT_CASE = re.compile(r"\b\w*(?:\w[^\W\d_a-z\xdf-\xff]|\d[A-Za-z]|[A-Z]\d)\w*\b")  # RNAi, HeLa, MCF7, p53BP
+_KEPT_CASE = re.compile(r"\b\w*(?:\w[^\W\d_a-z\xdf-\xff]|\d[A-Za-z]|[A-Z][a-z]*\d)\w*\b")  # RNAi, MCF7, Rad53, p53BP
 
 
 @dataclass(frozen=True)

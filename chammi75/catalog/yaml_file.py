@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -136,6 +137,12 @@ def parse_yaml(content: bytes, model: type[M], path: str) -> YamlFile[M]:
     import yaml
 
     loader: Any = None
+    try:
+        if not content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # YAML may be in UTF-16 too
+            content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        reason = f"byte 0x{content[error.start]:02x} is not UTF-8 text: save the file as UTF-8"
+        return YamlFile(path, None, (Problem(path, content.count(b"\n", 0, error.start) + 1, reason),), None)
     try:
         loader = _strict_loader()(content)
         root = loader.get_single_node()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Words = Optional[list[str]]  # noqa: UP045  # several options of one name: any of these
 
+_SHOWN_TITLE = 60
+
 catalog_app = typer.Typer(name="catalog", help="The catalog itself.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -46,6 +48,9 @@ def sources(
     An option that is given several times means any of these; but all of
     these channel types.
     """
+    import sys
+    from textwrap import shorten
+
     from chammi75.catalog import Catalog
     from chammi75.catalog.catalog import source_row
     from chammi75.terminal import print_json, table
@@ -75,6 +80,10 @@ def sources(
         return
     names = ("id", "title", "license", "platform", "organisms", "images")
     title = f"{counted(len(rows), 'source')} of {len(catalog)}; chammi75 sources ID shows all of one"
+    if sys.stdout.isatty():  # a row should take few lines there; what is piped has the whole titles
+        rows = [
+            {**row, "title": row["title"] and shorten(row["title"], _SHOWN_TITLE, placeholder=" …")} for row in rows
+        ]
     table([{name: row[name] for name in names} for row in rows], columns=names, title=title)
 
 

@@ -13,15 +13,12 @@ from chammi75.errors import ChammiError
 from chammi75.export.parquet import SHARD_BYTES
 from chammi75.export.parquet import export as export_parquet
 from chammi75.export.report import ExportReport
-from chammi75.export.samples import Advance, Selections, as_selections
+from chammi75.export.samples import Advance, as_selections, origins_of
 from chammi75.loading.licenses import require_licenses
-from chammi75.loading.origins import Origin, OriginCounter
 
 if TYPE_CHECKING:
     from chammi75.loading.selection import Selection
     from chammi75.loading.stores import Named
-
-_BLOCK = 10_000
 
 
 def push_to_hub(
@@ -117,16 +114,6 @@ def push_to_hub(
             message=commit_message or f"{report.images} images, exported by chammi75",
         )
     return replace(report, out=url)
-
-
-def origins_of(selections: Selections) -> tuple[Origin, ...]:
-    """Where the selected images come from, and under which licences; no pixel is read."""
-    counter = OriginCounter()
-    for selection in as_selections(selections):
-        for start in range(0, len(selection), _BLOCK):
-            samples = selection.samples(start, start + _BLOCK).select(["experiment", "provenance"])
-            counter.add_table(samples.combine_chunks())
-    return counter.origins
 
 
 def _upload(

@@ -6,6 +6,8 @@ import hashlib
 import re
 
 _LONGEST = 80
+_LONGEST_PLAIN = 200  # most filesystems hold 255 bytes, and endings follow
+_OF_WINDOWS = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)")  # devices, whatever follows the dot
 _CHANNELS_END = "-ch*.png"
 
 
@@ -55,7 +57,8 @@ def is_plain(name: str) -> bool:
 
     Examples
     --------
-    >>> is_plain("B7_3"), is_plain("a/b"), is_plain(".."), is_plain("plate '1'")
-    (True, False, False, False)
+    >>> is_plain("B7_3"), is_plain("a/b"), is_plain(".."), is_plain("plate '1'"), is_plain("CON"), is_plain("nul.ome")
+    (True, False, False, False, False, False)
     """
-    return re.fullmatch(r"[A-Za-z0-9_+=-][A-Za-z0-9._+=-]*", name) is not None and not name.endswith(".")
+    is_safe = re.fullmatch(r"[A-Za-z0-9_+=-][A-Za-z0-9._+=-]*", name) is not None and not name.endswith(".")
+    return is_safe and len(name) <= _LONGEST_PLAIN and _OF_WINDOWS.match(name) is None

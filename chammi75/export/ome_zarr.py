@@ -49,22 +49,31 @@ class _Plates:
     def place(self, sample: Sample) -> str:
         """Path of an image: in its plate, else of its own."""
         experiment, source = sample.record["experiment"], sample.record["provenance"]["source"]
-        study = experiment["study"] or source
-        well = _WELL.fullmatch(experiment["well"] or "")
-        if experiment["plate"] is None or well is None:
+        well = _well_of(sample)
+        if well is None:
+            study = experiment["study"] or source
             return f"{folder_name(study)}/{file_stem(sample.image_id, source or study)}.ome.zarr"
-        plate = f"{folder_name(study)}/{folder_name(experiment['plate'])}.ome.zarr"
-        self.names[plate] = experiment["plate"]
-        key = (plate, well[1].upper(), str(int(well[2])))
-        number = self.given[key] = self.given.get(key, -1) + 1
-        return f"{'/'.join(key)}/{number}"
+        self.names[well[0]] = experiment["plate"]
+        number = self.given[well] = self.given.get(well, -1) + 1
+        return f"{'/'.join(well)}/{number}"
 
-    def note(self, place: str) -> None:
+    def note(self, sample: Sample) -> None:
         """An image was written."""
-        plate, end, rest = place.partition(".ome.zarr/")
-        if end:
-            row, column, number = rest.split("/")
-            self.written.setdefault(f"{plate}.ome.zarr", {}).setdefault((row, column), []).append(number)
+        well = _well_of(sample)
+        if well is not None:
+            plate, row, column = well
+            number = sample.place.rpartition("/")[2]
+            self.written.setdefault(plate, {}).setdefault((row, column), []).append(number)
+
+
+def _well_of(sample: Sample) -> tuple[str, str, str] | None:
+    """Path of an image's plate, row and column; None where it has no plate, or its well is not named as wells are."""
+    experiment = sample.record["experiment"]
+    well = _WELL.fullmatch(experiment["well"] or "")
+    if experiment["plate"] is None or well is None:
+        return None
+    study = folder_name(experiment["study"] or sample.record["provenance"]["source"])
+    return f"{study}/{folder_name(experiment['plate'])}.ome.zarr", well[1].upper(), str(int(well[2]))
 
 
 def export(
@@ -121,7 +130,7 @@ def export(
         lines = csv.writer(listing, lineterminator="\n")
         lines.writerow(("image_id", "path"))
         for sample, _ in work.made(lambda sample: image_files(sample, version), write, plates.place):
-            plates.note(sample.place)
+            plates.note(sample)
             lines.writerow((sample.image_id, sample.place))
         for plate, wells in plates.written.items():
             _write_plate(target, plate, plates.names[plate], wells, version)
@@ -292,6 +301,8 @@ def _write_plate(
     for (row, column), fields in wells.items():
         well: dict[str, Any] = {"images": [{"path": path} for path in fields]}
         _write_group(target, f"{plate}/{row}/{column}", {"well": well}, version)
+    if version == "0.5":
+        stated["version"] = version  # as the specification's text has it, and ome-zarr-py writes it
     _write_group(target, plate, {"plate": stated}, version)
 
 

@@ -3,7 +3,9 @@
 ``CHAMMI-75_train/<study>/<image>-ch<N>.png`` with N from 0, ``CHAMMI-75_guidance/…`` beside it, and
 ``CHAMMI-75_train_metadata.csv`` with one row per channel file, written last. 8 bits stay 8 bits; 16 bits become 16-bit
 PNG, which the published dataset itself does not have: then the table says so in two columns more,
-``geometry.dtype`` and ``geometry.significant_bits``. Floats have no place in a PNG and are refused.
+``geometry.dtype`` and ``geometry.significant_bits``. Where the catalog does not say of a study what its records say,
+four more have that: ``provenance.platform``, ``title``, ``license`` and ``doi``. Floats have no place in a PNG and are
+refused.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import io
 import os
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,17 +25,20 @@ from chammi75.errors import ChammiError
 from chammi75.export.names import file_stem, folder_name
 from chammi75.export.png import encode_png
 from chammi75.export.report import EXPORT, ExportReport, report_json
-from chammi75.export.samples import Advance, Export, Sample, Selections, as_selections
+from chammi75.export.samples import Advance, Export, Sample, Selections, as_selections, origins_of
 from chammi75.export.target import ExportTarget, new_export
 from chammi75.files import StorageOptions
 from chammi75.loading.selection import Selection
-from chammi75.readers.published.csv_rows import PUBLISHED_COLUMNS, magnification_number
+from chammi75.readers.published.csv_rows import (
+    PIXEL_COLUMNS,
+    PUBLISHED_COLUMNS,
+    SOURCE_COLUMNS,
+    magnification_number,
+)
 from chammi75.readers.published.files import GUIDANCE_FOLDER, PLANES_FOLDER
 from chammi75.store.shard import Cells
 
 METADATA = "CHAMMI-75_train_metadata.csv"
-PIXEL_COLUMNS = ("geometry.dtype", "geometry.significant_bits")
-"""Columns that the published table does not have; written where an image is not of 8 bits."""
 
 _UNKNOWN = "unknown"
 _BLOCK = 10_000
@@ -44,6 +49,15 @@ _PER_IMAGE = tuple(
 )
 
 
+_WITH_COLUMNS = {*PUBLISHED_COLUMNS, *PIXEL_COLUMNS, *SOURCE_COLUMNS}
+_SAID_OTHERWISE = {
+    *("image_id", "imaging.missing_channel", "microscopy.magnification_text"),
+    *("biology.organism_id", "biology.cell_line_id", "microscopy.type_id"),
+    *("provenance.source", "provenance.reader", "provenance.reader_version", "provenance.format"),
+}
+"""Fields without a column of which the layout or its reader says the same, or which are about the files of before."""
+
+
 @dataclass(frozen=True)
 class _Image:
     """The files of an image, and its rows of the table."""
@@ -51,6 +65,8 @@ class _Image:
     files: list[tuple[str, bytes]]
     rows: list[dict[str, str]]
     rounded: bool
+    left_out: set[str]
+    """Fields that are known and that the table has no column for."""
 
 
 def export(
@@ -87,17 +103,23 @@ def export(
     chosen = as_selections(selections)
     kinds = _pixel_types(chosen)
     _refuse_floats(kinds)
-    as_published = set(kinds) <= {("uint8", 8), ("uint8", None)}
-    columns = PUBLISHED_COLUMNS if as_published else (*PUBLISHED_COLUMNS, *PIXEL_COLUMNS)
+    is_8_bit = set(kinds) <= {("uint8", 8), ("uint8", None)}
+    columns = (
+        *PUBLISHED_COLUMNS,
+        *(() if is_8_bit else PIXEL_COLUMNS),
+        *(() if _cards_say_it(chosen) else SOURCE_COLUMNS),
+    )
     with new_export(out, storage_options) as target:
         work: Export[_Image] = Export("published", chosen, target, workers, advance)
         with target.create(f".{METADATA}.part") as table:
-            rounded = _write_rows(work, target, table, columns)
+            rounded, left_out = _write_rows(work, target, table, columns)
         target.rename(f".{METADATA}.part", METADATA)
         if rounded:
             work.notes.append(
                 f"cell positions of {rounded} images were rounded to whole pixels: guidance files hold integers"
             )
+        if left_out:
+            work.notes.append(f"the published table has no column for {', '.join(sorted(left_out))}")
         report = work.report()
         target.write_last(EXPORT, report_json(report))
     return report
@@ -120,6 +142,18 @@ def _pixel_types(selections: Sequence[Selection]) -> Counter[tuple[str, int | No
     return counts
 
 
+def _cards_say_it(selections: Sequence[Selection]) -> bool:
+    """Whether who reads the table finds all that the records say of their sources in the catalog."""
+    from chammi75.catalog import Catalog
+
+    catalog = Catalog()
+    for origin in origins_of(selections):
+        card = catalog.provenance(origin.study or origin.source)
+        if any(getattr(origin, name) not in (None, getattr(card, name)) for name in card._fields):
+            return False
+    return True
+
+
 def _refuse_floats(kinds: Counter[tuple[str, int | None]]) -> None:
     found = sum(images for (dtype, _), images in kinds.items() if dtype == "float32")
     if found:
@@ -129,20 +163,21 @@ def _refuse_floats(kinds: Counter[tuple[str, int | None]]) -> None:
         )
 
 
-def _write_rows(work: Export[_Image], target: ExportTarget, table: Any, columns: Sequence[str]) -> int:
-    """Write the images and the table's rows; how many had cell positions that are not whole."""
+def _write_rows(work: Export[_Image], target: ExportTarget, table: Any, columns: Sequence[str]) -> tuple[int, set[str]]:
+    """Write the images and the table's rows; how many had cell positions that are not whole, and what has no column."""
 
     def write(sample: Sample, made: _Image) -> None:
         for path, content in made.files:
             target.write(path, content)
 
-    rounded = 0
+    rounded, left_out = 0, set[str]()
     names = array("Q")  # eight bytes for each image, not its text
     text = io.StringIO(newline="")
     lines = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     lines.writeheader()
     for _, made in work.made(_made, write):
         rounded += made.rounded
+        left_out |= made.left_out
         names.append(hash(made.rows[0]["imaging.multi_channel_id"]) & (2**64 - 1))
         lines.writerows(made.rows)
         table.write(text.getvalue().encode())
@@ -153,7 +188,7 @@ def _write_rows(work: Export[_Image], target: ExportTarget, table: Any, columns:
             f"{target.url}: two images have one imaging.multi_channel_id, which ties the rows of an image together"
             " here: export their sources apart"
         )
-    return rounded
+    return rounded, left_out
 
 
 def _made(sample: Sample) -> _Image:
@@ -169,6 +204,7 @@ def _made(sample: Sample) -> _Image:
     common["microscopy.magnification"] = _magnification(record["microscopy"])
     common["geometry.channels"] = str(len(stored) + len(imaging["missing_channel"] or ()))
     common.update({PIXEL_COLUMNS[0]: record["geometry"]["dtype"], PIXEL_COLUMNS[1]: _word(bits)})
+    common.update({name: _word(_value(record, name)) for name in SOURCE_COLUMNS})
     panels = _panels(imaging["panel"], imaging["channel"], int(common["geometry.channels"]))
     cells = sample.cells() or [None] * len(stored)
     files, rows, rounded = [], [], False
@@ -190,12 +226,26 @@ def _made(sample: Sample) -> _Image:
             "storage.path": plane,
         }
         rows.append({**common, **own})
-    return _Image(files, rows, rounded)
+    return _Image(files, rows, rounded, set(_known_fields(record)) - _WITH_COLUMNS - _SAID_OTHERWISE)
 
 
 def _is_grey(png: bytes) -> bool:
     """Whether a PNG has one channel of 8 or 16 bits: others (a palette, one bit) are written anew."""
     return png[25] == 0 and png[24] in (8, 16) and png[28] == 0
+
+
+def _known_fields(record: dict[str, Any]) -> Iterator[str]:
+    """The fields that say something."""
+    for group, fields in record.items():
+        for name, value in fields.items() if isinstance(fields, dict) else ():
+            if _says_something(value):
+                yield f"{group}.{name}"
+
+
+def _says_something(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_says_something, value.values() if isinstance(value, dict) else value))
+    return value is not None
 
 
 def _value(record: dict[str, Any], name: str) -> Any:

@@ -15,7 +15,7 @@ from chammi75.export.report import ExportReport, FailedImage
 from chammi75.export.target import ExportTarget
 from chammi75.files import reading_errors
 from chammi75.loading.layouts import Layout
-from chammi75.loading.origins import OriginCounter
+from chammi75.loading.origins import Origin, OriginCounter
 from chammi75.loading.selection import Selection
 from chammi75.store.shard import Cells
 
@@ -28,6 +28,8 @@ Made = TypeVar("Made")
 
 _ROWS = 32
 """Samples whose records are turned into Python values at once."""
+_BLOCK = 10_000
+"""Records that are counted at once."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,16 @@ def as_selections(selections: Selections) -> list[Selection]:
 def images_in(selections: Selections) -> int:
     """How many images there are to export."""
     return sum(len(selection) for selection in as_selections(selections))
+
+
+def origins_of(selections: Selections) -> tuple[Origin, ...]:
+    """Where the selected images come from, and under which licences; no pixel is read."""
+    counter = OriginCounter()
+    for selection in as_selections(selections):
+        for start in range(0, len(selection), _BLOCK):
+            samples = selection.samples(start, start + _BLOCK).select(["experiment", "provenance"])
+            counter.add_table(samples.combine_chunks())
+    return counter.origins
 
 
 def samples_of(selections: Selections) -> Iterator[Sample]:

@@ -10,11 +10,12 @@ from chammi75.loading.origins import Origin, licenses_of, without_license
 
 _HUB_LICENSES = {
     "cc0-1.0",
-    *(f"cc-{kind}-{version}" for kind in ("by", "by-sa", "by-nc") for version in ("2.0", "2.5", "3.0", "4.0")),
-    *(f"cc-{kind}-4.0" for kind in ("by-nd", "by-nc-nd", "by-nc-sa")),
-    *("cc-by-nc-nd-3.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0"),
+    *(f"cc-by-{version}" for version in ("2.0", "2.5", "3.0", "4.0")),
+    *(f"cc-by-{kind}-{version}" for kind in ("nc", "nc-sa") for version in ("2.0", "3.0", "4.0")),
+    *(f"cc-by-{kind}-{version}" for kind in ("sa", "nc-nd") for version in ("3.0", "4.0")),
+    "cc-by-nd-4.0",
     *("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "gpl-3.0", "lgpl-3.0", "unlicense", "wtfpl"),
-}  # of https://huggingface.co/docs/hub/repositories-licenses, those that data are under
+}  # of https://huggingface.co/docs/hub/repositories-licenses, those that data are under; the Hub refuses any other
 _HUB_SPELLINGS = {"odc-by-1.0": "odc-by", "odbl-1.0": "odbl", "pddl-1.0": "pddl"}
 _CREATIVE_COMMONS = re.compile(r"CC-(BY(?:-NC)?(?:-ND|-SA)?)-([0-9]\.[0-9])")
 _SHOWN = 5
@@ -42,14 +43,15 @@ def license_url(license: str) -> str | None:
 def hub_license(licenses: Sequence[str]) -> dict[str, str]:
     """The entries of a dataset card's front matter that state these licences.
 
-    Several licences, or one that the Hub has no word for, are ``other`` with their names.
+    Several licences, or one that the Hub has no word for, are ``other`` with an id made of their names: the Hub asks
+    for an id such as ``my-license-1.0`` there.
 
     Examples
     --------
     >>> hub_license(["CC-BY-4.0"])
     {'license': 'cc-by-4.0'}
     >>> hub_license(["CC-BY-4.0", "CC0-1.0"])
-    {'license': 'other', 'license_name': 'CC-BY-4.0, CC0-1.0'}
+    {'license': 'other', 'license_name': 'cc-by-4.0-and-cc0-1.0'}
     >>> hub_license([])
     {'license': 'unknown'}
     """
@@ -60,7 +62,8 @@ def hub_license(licenses: Sequence[str]) -> dict[str, str]:
         word = _HUB_SPELLINGS.get(word, word)
         if word in _HUB_LICENSES or word in _HUB_SPELLINGS.values():
             return {"license": word}
-    return {"license": "other", "license_name": ", ".join(licenses)}
+    names = (re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") for name in licenses)
+    return {"license": "other", "license_name": "-and-".join(names)}
 
 
 def require_licenses(origins: Sequence[Origin], stated: str | None) -> list[str]:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from chammi75.catalog import Cited
 
-_FIELDS = ("source", "study", "platform", "license", "doi")
-_Key = tuple[str | None, str | None, str | None, str | None, str | None]
+_FIELDS = ("source", "study", "platform", "license", "doi", "title")
+_Key = tuple[str | None, ...]
 
 
 @dataclass(frozen=True, order=True)
@@ -26,16 +26,17 @@ class Origin:
         As the record names them; None where it does not.
     license : str or None
         SPDX expression; None where the record states none.
-    doi : str or None
+    doi, title : str or None
     images : int
     """
 
-    source: str | None
-    study: str | None
-    platform: str | None
-    license: str | None
-    doi: str | None
-    images: int
+    source: str | None = None
+    study: str | None = None
+    platform: str | None = None
+    license: str | None = None
+    doi: str | None = None
+    title: str | None = None
+    images: int = 0
 
     @property
     def name(self) -> str:
@@ -81,15 +82,12 @@ class OriginCounter:
     @property
     def origins(self) -> tuple[Origin, ...]:
         """The origins, by name; unknown ones last."""
-        found = [
-            Origin(source, study, platform, license_, doi, images)
-            for (source, study, platform, license_, doi), images in self._counts.items()
-        ]
+        found = [Origin(**dict(zip(_FIELDS, key, strict=True)), images=images) for key, images in self._counts.items()]
         return tuple(sorted(found, key=lambda origin: [_order(getattr(origin, name)) for name in _FIELDS]))
 
 
 def _key(values: Mapping[str, Any]) -> _Key:
-    return (*(values.get(name) for name in _FIELDS),)  # type: ignore[return-value]
+    return tuple(values.get(name) for name in _FIELDS)
 
 
 def _order(value: str | None) -> tuple[bool, str]:
@@ -126,7 +124,7 @@ def cited(origins: Iterable[Origin]) -> list[Cited]:
             entry = catalog.cited(card.id, origin.images)
             entry = replace(entry, license=origin.license or entry.license)
         else:
-            entry = Cited(name, data_doi=origin.doi, license=origin.license, images=origin.images)
+            entry = Cited(name, title=origin.title, data_doi=origin.doi, license=origin.license, images=origin.images)
         entries[name, origin.doi, origin.license] = entry
     return [entries[key] for key in sorted(entries, key=lambda key: tuple(word or "" for word in key))]
 
@@ -136,9 +134,9 @@ def citation(origins: Iterable[Origin]) -> str:
 
     Examples
     --------
-    >>> print(citation([Origin("lab1", "lab1", None, "CC-BY-4.0", "10.5555/12345", 3)]))  # doctest: +ELLIPSIS
-    @misc{lab1,
-    ...
+    >>> found = Origin("lab1", "lab1", None, "CC-BY-4.0", "10.5555/12345", "A plate", images=3)
+    >>> citation([found]).splitlines()[:2]
+    ['@misc{lab1,', '  title = {A plate},']
     """
     from chammi75.catalog import cite
 

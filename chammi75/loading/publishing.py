@@ -77,7 +77,7 @@ class PlainDataset(datasets.Dataset):  # type: ignore[misc]
         """
         licenses = require_licenses(self._origins or _unknown(len(self)), license)
         pushed = super().push_to_hub(repo_id, *args, **kwargs)
-        _state_license(repo_id, licenses, kwargs)
+        _state_license(repo_id, licenses, kwargs, pushed)
         return pushed
 
 
@@ -105,7 +105,7 @@ class PlainIterableDataset(datasets.IterableDataset):  # type: ignore[misc]
         origins = _counted(self._references) if self._references is not None else _unknown(1)
         licenses = require_licenses(origins, license)
         pushed = super().push_to_hub(repo_id, *args, **kwargs)
-        _state_license(repo_id, licenses, kwargs)
+        _state_license(repo_id, licenses, kwargs, pushed)
         return pushed
 
 
@@ -118,15 +118,15 @@ def _counted(references: Any) -> tuple[Origin, ...]:
 
 
 def _unknown(images: int) -> tuple[Origin, ...]:
-    return (Origin(None, None, None, None, None, images),)
+    return (Origin(images=images),)
 
 
 def _stated(origins: tuple[Origin, ...]) -> list[str]:
     return [*licenses_of(origins), *(["unknown"] if without_license(origins) else [])]
 
 
-def _state_license(repo_id: str, licenses: list[str], options: dict[str, Any]) -> None:
-    """Write licences into the front matter of the card that Hugging Face datasets has just written."""
+def _state_license(repo_id: str, licenses: list[str], options: dict[str, Any], pushed: Any) -> None:
+    """Write licences into the front matter of the card that Hugging Face datasets has just pushed."""
     from huggingface_hub import metadata_update
 
     entries = hub_license(licenses)
@@ -138,6 +138,6 @@ def _state_license(repo_id: str, licenses: list[str], options: dict[str, Any]) -
         repo_type="dataset",
         overwrite=True,
         token=options.get("token"),
-        revision=options.get("revision"),
+        revision=getattr(pushed, "pr_revision", None) or options.get("revision"),
         commit_message="State the licence",
     )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chammi75.errors import ChammiWarning, FilterError, StoreError
+from chammi75.errors import ChammiWarning, FilterError, StoreError, warn
 from chammi75.loading.channels import keep_channels
 from chammi75.loading.columns import image_ids, repeated_ids
 from chammi75.loading.filters import Filters
@@ -208,9 +207,7 @@ def _selections(
         selections.append(Selection(layout, np.flatnonzero(mask), channel_types))
     if left_out:
         images = "1 image is" if left_out == 1 else f"{left_out} images are"
-        warnings.warn(
-            f"{images} withdrawn and left out ({_few(hit)}); chammi75 audit says why", WithdrawnWarning, stacklevel=4
-        )
+        warn(f"{images} withdrawn and left out ({_few(hit)}); chammi75 audit says why", WithdrawnWarning)
     return selections
 
 
@@ -223,11 +220,8 @@ def _warn_of_repeated(selections: Sequence[Selection]) -> None:
     if len(repeated):
         more = f" and {len(repeated) - 1} more images are" if len(repeated) > 1 else " is"
         urls = _few([selection.layout.url for selection in selections])
-        warnings.warn(
-            f"{repeated[0].as_py()}{more} in two of these datasets, and loaded from both ({urls})",
-            RepeatedImagesWarning,
-            stacklevel=4,
-        )
+        text = f"{repeated[0].as_py()}{more} in two of these datasets, and loaded from both ({urls})"
+        warn(text, RepeatedImagesWarning)
 
 
 def _outermost(layout: Layout) -> str | None:

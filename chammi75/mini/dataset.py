@@ -14,6 +14,7 @@ from chammi75.build.recipes import load_recipe
 from chammi75.cache import cache_folder
 from chammi75.errors import ChammiError
 from chammi75.mini.simulate import write_sources
+from chammi75.schemas import RECORD_SCHEMA_VERSION
 from chammi75.version import __version__
 
 SEED = 75
@@ -21,7 +22,7 @@ SEED = 75
 CONTENT_VERSION = 2
 """To be raised with every change of the simulation that changes a pixel, a name or a recipe."""
 
-STORE_NAME = f"mini-{__version__}-{CONTENT_VERSION}-{SEED}"
+STORE_NAME = f"mini-{__version__}-{CONTENT_VERSION}.{RECORD_SCHEMA_VERSION}-{SEED}"
 """Folder of the store in the cache: another content has another name, and is built anew."""
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 
-RECORD_SCHEMA_VERSION = 1
-"""Version of the record: raised when a field is renamed, removed or changes its meaning."""
+RECORD_SCHEMA_VERSION = 2
+"""Version of the record: raised when a field is added, renamed, removed or changes its meaning."""
 
 STORE_FORMAT_VERSION = 1
 """Version of a store's layout on disk: raised when an older reader would misread it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, field_validator
@@ -184,6 +185,11 @@ class SourceCard(CardModel):
     @classmethod
     def _evidence_is_of_fields(cls, evidence: list[Evidence]) -> list[Evidence]:
         return _of_fields(cls, evidence)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what the card says, however its file is laid out."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     @property
     def study_doi(self) -> str | None:

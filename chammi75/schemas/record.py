@@ -96,6 +96,7 @@ class Provenance(Model):
 
     platform: str | None = Field(None, description="Id of the hosting platform's card.")
     source: str | None = Field(None, description="Id of the source.")
+    title: str | None = Field(None, description="Title of the source, for citations.")
     license: str | None = Field(None, description="Licence of the source, an SPDX expression.")
     doi: str | None = Field(None, description="DOI of the data, else of the study.")
     uri: list[str | None] = Field(

@@ -16,7 +16,15 @@ from chammi75.store.facets import FACETS
 from chammi75.store.index import ROW_GROUP, ArrowIndex
 from chammi75.store.plane import decode_plane
 from chammi75.store.reader import Store
-from chammi75.store.shard import cells_from_bytes, content_digest, locate, places_schema, read_batches, stored_digest
+from chammi75.store.shard import (
+    cells_from_bytes,
+    check_schema,
+    content_digest,
+    locate,
+    places_schema,
+    read_batches,
+    stored_digest,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -110,6 +118,7 @@ def _damage_in_shard(store: Store, entry: FileEntry, damaged: frozenset[str]) ->
             yield Damage(entry.path, place["image_id"], "its planes or cells are damaged")
     at = 0
     try:  # the rest of a shard are the records, and the frame around all
+        check_schema(content)
         for start, message, batch in read_batches(content):
             stated = places[at : at + batch.num_rows]
             faulty = _faulty_rows(batch, stated, records[at : at + batch.num_rows] if records else None)

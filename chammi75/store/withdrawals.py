@@ -8,7 +8,6 @@ must not come back because of a damaged file.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from functools import cache
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from chammi75.declarations import declarations_folder
-from chammi75.errors import ChammiWarning, StoreError
+from chammi75.errors import ChammiWarning, StoreError, warn
 from chammi75.files import (
     StorageOptions,
     absolute_url,
@@ -61,7 +60,7 @@ def read_withdrawals(url: str, storage_options: StorageOptions | None = None) ->
             raise StoreError(
                 f"{place}: it cannot be read ({error}), so it is not known which images are withdrawn: try again"
             ) from error
-        warnings.warn(f"{place}: the server does not say whether this file exists; taken for absent", ChammiWarning, 2)
+        warn(f"{place}: the server does not say whether this file exists; taken for absent", ChammiWarning)
         return ()
     return tuple(_parsed(content, place).withdrawals)
 

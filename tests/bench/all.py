@@ -10,7 +10,15 @@ from pathlib import Path
 
 from paired import Row, print_rows
 
-_BENCHES = ("plane_decode", "convert_published", "store_size", "index_filter", "import_time", "quickstart_time")
+_BENCHES = (
+    "plane_decode",
+    "convert_published",
+    "store_size",
+    "index_filter",
+    "published_open",
+    "import_time",
+    "quickstart_time",
+)
 
 
 def _run() -> None:

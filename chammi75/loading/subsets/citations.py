@@ -9,7 +9,7 @@ from chammi75.loading.subsets.pool import Pool
 if TYPE_CHECKING:
     from chammi75.catalog import Cited
 
-_ORIGIN = ("provenance.source", "experiment.study", "provenance.doi", "provenance.license")
+_ORIGIN = ("provenance.source", "experiment.study", "provenance.doi", "provenance.license", "provenance.title")
 
 
 def licenses_of(pool: Pool) -> list[dict[str, Any]]:
@@ -42,6 +42,7 @@ def cited(pool: Pool) -> list[Cited]:
             platform=None,
             license=row["provenance.license"],
             doi=row["provenance.doi"],
+            title=row["provenance.title"],
             images=row["images"],
         )
         for row in pool.count_by(_ORIGIN)

@@ -47,7 +47,10 @@ PUBLISHED_COLUMNS: tuple[str, ...] = (
 PIXEL_COLUMNS: tuple[str, ...] = ("geometry.dtype", "geometry.significant_bits")
 """Columns that the published table does not have, for planes that are not of 8 bits: an export of ours writes them."""
 
-_READ_COLUMNS = (*PUBLISHED_COLUMNS, *PIXEL_COLUMNS)
+SOURCE_COLUMNS: tuple[str, ...] = tuple(f"provenance.{name}" for name in ("platform", "title", "license", "doi"))
+"""Columns that the published table does not have, for what is known of a source: an export of ours writes them."""
+
+_READ_COLUMNS = (*PUBLISHED_COLUMNS, *PIXEL_COLUMNS, *SOURCE_COLUMNS)
 _DISTINCT_COLUMNS = ("imaging.multi_channel_id", PATH_COLUMN)  # about as many words as rows: no codes
 _HEADER_BYTES = 2**20
 _BLOCK_BYTES = 2**20

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _IMAGES_PER_CHUNK = 100_000
-_FROM_CARDS = ("platform", "license", "doi")
+_OF_SOURCE = ("platform", "title", "license", "doi")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class PublishedImages:
 def records_and_guidance(images: PublishedImages) -> tuple[pa.Table, pa.ChunkedArray]:
     """The records (``chammi75.schemas.arrow.record_schema``) and the guidance path of each plane, as list<string>.
 
-    Platform, licence and DOI are those of the card of the study; null where no card has its name.
+    Platform, title, licence and DOI are those that the table states, else those of the card of the study; null where it
+    states none and no card has its name.
     """
     import pyarrow as pa
 
@@ -78,7 +79,7 @@ def records_and_guidance(images: PublishedImages) -> tuple[pa.Table, pa.ChunkedA
         "microscopy.type": _term_ids(images.text["microscopy.type"], types.find),
     }
     cards = [Catalog().provenance(word) for word in images.text["provenance.source"].words]
-    for name in _FROM_CARDS:
+    for name in _OF_SOURCE:
         ids[f"provenance.{name}"] = tuple(getattr(card, name) for card in cards)
     batches, guidance = [], []
     for start, stop in _parts(len(images.image_id)):
@@ -186,8 +187,11 @@ def _chunk(
             "provenance",
             source=text("provenance.source"),
             **{
-                name: words_at(ids[f"provenance.{name}"], images.text["provenance.source"].codes[start:stop])
-                for name in _FROM_CARDS
+                name: pc.coalesce(
+                    text(f"provenance.{name}"),
+                    words_at(ids[f"provenance.{name}"], images.text["provenance.source"].codes[start:stop]),
+                )
+                for name in _OF_SOURCE
             },
             uri=per_plane(pa.nulls(planes.stop - planes.start, pa.string())),
             checksum=no_lists,

@@ -22,6 +22,7 @@ from chammi75.files import StorageOptions, absolute_url, is_local, join_url
 from chammi75.readers.published.csv_rows import (
     NULL,
     PATH_COLUMN,
+    SOURCE_COLUMNS,
     PublishedProblem,
     TextColumn,
     concatenated,
@@ -66,6 +67,7 @@ _IMAGE_TEXT = (
     *(f"biology.{name}" for name in ("organism", "cell_line", "cell_type")),
     *(f"microscopy.{name}" for name in ("type", "magnification", "fov")),
     "geometry.dtype",
+    *SOURCE_COLUMNS,
 )
 _IMAGE_NUMBERS = {"width": 1, "height": 1, "depth": 1, "channels": 1, "z_slice": 0, "timepoint": 0}
 

@@ -131,3 +131,16 @@ def test_a_platform_card_is_checked_as_well(new_catalog) -> None:
     ]
     assert problems[0].startswith("platforms/p.yaml:4: checksums[0]: 'md6' is not allowed: 'md5' or 'sha1' or")
     assert "did you mean 'md5'?" in problems[0]
+
+
+def test_a_card_that_is_not_utf_8_is_told_with_its_line(new_catalog) -> None:
+    folder = new_catalog(a0001="id: a0001\n")
+    with open(folder / "sources" / "a0001.yaml", "ab") as file:
+        file.write("title: café\n".encode("latin-1"))
+    assert only_problem(folder) == "sources/a0001.yaml:3: byte 0xe9 is not UTF-8 text: save the file as UTF-8"
+
+
+def test_a_folder_with_the_name_of_a_card_is_no_card(new_catalog) -> None:
+    folder = new_catalog(a0001="id: a0001\n")
+    (folder / "sources" / "b0001.yaml").mkdir()
+    assert check_catalog(folder).problems == ()

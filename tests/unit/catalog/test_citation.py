@@ -174,6 +174,7 @@ def test_keys_are_unique_and_safe() -> None:
 def test_case_that_means_something_is_kept() -> None:
     title = entries_of(cite([Cited("x", title="Whole-genome RNAi screen in HeLa")]))[0]["title"]
     assert title == "Whole-genome {RNAi} screen in {HeLa}"
+    assert entries_of(cite([Cited("x", title="The kinase Rad53")]))[0]["title"] == "The kinase {Rad53}"
 
 
 def test_a_style_that_there_is_not_names_those_there_are() -> None:

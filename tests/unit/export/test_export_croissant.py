@@ -102,6 +102,6 @@ def test_what_has_a_doi_is_cited(tmp_path: Path) -> None:
     from chammi75.export.report import ExportReport
     from chammi75.loading.origins import Origin
 
-    origins = (Origin("lab1", "lab1", None, "CC-BY-4.0", "10.5555/12345", 2),)
+    origins = (Origin("lab1", "lab1", None, "CC-BY-4.0", "10.5555/12345", None, 2),)
     report = ExportReport("croissant", "out", 2, 4, 1, 10, (), (), origins)
     assert "10.5555/12345" in describe(report, [], [], "title")["citeAs"]

@@ -80,7 +80,7 @@ def test_plain_datasets_are_pushed_with_their_licence(store: Known, tmp_path: Pa
         run(PUSH_PLAIN.format(store=store.url), hub, tmp_path)
         card = hub.repositories["me/table"]["README.md"].decode()
         assert "license: other" in card
-        assert "license_name: CC-BY-4.0, CC0-1.0" in card
+        assert "license_name: cc-by-4.0-and-cc0-1.0" in card
         assert "license: cc0-1.0" in hub.repositories["me/stream"]["README.md"].decode()
         table = received(hub, "me/table", tmp_path / "received")
         stream = received(hub, "me/stream", tmp_path / "received")

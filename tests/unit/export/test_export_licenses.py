@@ -10,7 +10,7 @@ from chammi75.loading.origins import Origin, OriginCounter, citation
 
 
 def origin(license: str | None, images: int = 1, name: str = "lab", doi: str | None = None) -> Origin:
-    return Origin(name, name, None, license, doi, images)
+    return Origin(name, name, None, license, doi, None, images)
 
 
 def test_counts_of_tables_and_of_records_agree() -> None:
@@ -24,6 +24,7 @@ def test_counts_of_tables_and_of_records_agree() -> None:
     for record in records:
         one.add(record)
     fields = [("source", pa.string()), ("platform", pa.string()), ("license", pa.string()), ("doi", pa.string())]
+    fields.append(("title", pa.string()))
     schema = pa.schema({"experiment": pa.struct([("study", pa.string())]), "provenance": pa.struct(fields)})
     other.add_table(pa.Table.from_pylist(records, schema))
     assert one.origins == other.origins
@@ -43,8 +44,9 @@ def test_a_licence_that_is_stated_speaks_for_the_unknown_ones_alone() -> None:
     [
         ("CC-BY-NC-4.0", {"license": "cc-by-nc-4.0"}),
         ("ODbL-1.0", {"license": "odbl"}),
-        ("CC-BY-4.0 AND MIT", {"license": "other", "license_name": "CC-BY-4.0 AND MIT"}),
-        ("LicenseRef-lab", {"license": "other", "license_name": "LicenseRef-lab"}),
+        ("CC-BY-SA-2.5", {"license": "other", "license_name": "cc-by-sa-2.5"}),  # which the Hub does not list
+        ("CC-BY-4.0 AND MIT", {"license": "other", "license_name": "cc-by-4.0-and-mit"}),
+        ("LicenseRef-lab", {"license": "other", "license_name": "licenseref-lab"}),
     ],
 )
 def test_licences_are_spelled_as_the_hub_does(spdx: str, entries: dict[str, str]) -> None:
@@ -52,7 +54,7 @@ def test_licences_are_spelled_as_the_hub_does(spdx: str, entries: dict[str, str]
 
 
 def test_a_card_of_images_some_of_unknown_licence_says_so() -> None:
-    assert license_entries([origin("MIT"), origin(None)], None)["license_name"] == "MIT, unknown"
+    assert license_entries([origin("MIT"), origin(None)], None)["license_name"] == "mit-and-unknown"
     assert license_entries([origin(None)], None) == {"license": "unknown"}
     assert license_entries([origin("MIT"), origin(None)], "MIT") == {"license": "mit"}
 
@@ -78,3 +80,5 @@ def test_file_names_are_safe_and_differ() -> None:
     assert all(stem.replace("_", "").replace("-", "").replace("=", "").isalnum() for stem in stems)
     assert folder_name("..") != ".."
     assert "/" not in folder_name("a/b")
+    assert folder_name("NUL.tif") != "NUL.tif"  # a device of Windows
+    assert len(folder_name("x" * 300)) < 255

@@ -57,6 +57,8 @@ def test_images_and_plates_are_valid(exported: Any) -> None:
     for plate in plates:
         found = models.HCS.from_zarr(zarr.open_group(plate, mode="r"))
         stated = (found.ome_attributes if version == "0.5" else found.attributes).plate
+        assert stated.version == version
+        assert "version" in stated.model_fields_set
         assert stated.name in ("plate '0'", "plate '1'")
         assert len(stated.wells) == len(list(plate.glob("*/*/0")))
 
@@ -149,3 +151,14 @@ def test_levels_are_placed_by_the_middle_of_their_pixels(tmp_path: Path) -> None
 def test_another_version_is_refused(store: Known, tmp_path: Path) -> None:
     with pytest.raises(ChammiError, match=r"known versions are 0\.4, 0\.5"):
         export(store.url, "ome-zarr", tmp_path / "out", version="0.6")
+
+
+def test_a_study_may_be_called_as_zarr_groups_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import loading_stores
+
+    studies = [{**study, "study": f"{study['study']}.ome.zarr"} for study in loading_stores.STUDIES]
+    monkeypatch.setattr(loading_stores, "STUDIES", studies)
+    named = loading_stores.write_store(tmp_path / "store", images=6)
+    report = export(named.url, "ome-zarr", tmp_path / "out")
+    assert (report.images, report.failed) == (6, ())
+    assert list(listed(tmp_path / "out")) == named.ids

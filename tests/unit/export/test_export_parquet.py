@@ -80,7 +80,7 @@ def test_the_card_states_licences_sources_and_sizes(parquet: Path) -> None:
 
     card = DatasetCard.load(parquet / "README.md")
     assert card.data["license"] == "other"
-    assert card.data["license_name"] == "CC-BY-4.0, CC0-1.0"
+    assert card.data["license_name"] == "cc-by-4.0-and-cc0-1.0"
     assert card.data["size_categories"] == ["n<1K"]
     assert card.data["dataset_info"]["splits"][0]["num_examples"] == 30
     assert "| plate2 | 10 | [CC0-1.0](https://creativecommons.org/publicdomain/zero/1.0/) |" in card.text

@@ -12,7 +12,7 @@ from chammi75 import load_dataset
 from chammi75.errors import ChammiError
 from chammi75.export import export, selections_for
 from chammi75.loading.layouts import open_layout
-from chammi75.readers.published.csv_rows import PUBLISHED_COLUMNS
+from chammi75.readers.published.csv_rows import PIXEL_COLUMNS, PUBLISHED_COLUMNS, SOURCE_COLUMNS
 
 METADATA = "CHAMMI-75_train_metadata.csv"
 INTEGERS = "geometry.dtype <> 'float32'"
@@ -68,7 +68,7 @@ def test_pandas_and_pillow_read_what_a_store_holds(store: Known, tmp_path: Path)
 def test_16_bits_come_back_as_16_bits(store: Known, tmp_path: Path) -> None:
     export(selections_for(store.url, where=INTEGERS), "published", tmp_path / "out")
     table = table_of(tmp_path / "out")
-    assert tuple(table.columns) == (*PUBLISHED_COLUMNS, "geometry.dtype", "geometry.significant_bits")
+    assert tuple(table.columns) == (*PUBLISHED_COLUMNS, *PIXEL_COLUMNS, *SOURCE_COLUMNS)
     before = {tuple(row["storage"]["filename"]): row for row in load_dataset(store.url, where=INTEGERS)}
     after = load_dataset(str(tmp_path / "out"))
     assert len(after) == 20
@@ -79,6 +79,18 @@ def test_16_bits_come_back_as_16_bits(store: Known, tmp_path: Path) -> None:
             assert row["geometry"][name] == expected["geometry"][name]
         assert row["imaging"]["panel"] == expected["imaging"]["panel"]
         assert row["experiment"] == expected["experiment"]
+
+
+def test_licences_come_back_and_what_has_no_column_is_named(store: Known, tmp_path: Path) -> None:
+    report = export(selections_for(store.url, study="plate2"), "published", tmp_path / "out")
+    before = load_dataset(store.url, study="plate2")
+    after = load_dataset(str(tmp_path / "out"))
+    for name in ("platform", "title", "license", "doi"):
+        assert [row["provenance"][name] for row in after] == [row["provenance"][name] for row in before]
+    assert {row["provenance"]["license"] for row in after} == {"CC0-1.0"}
+    (note,) = [note for note in report.notes if "has no column" in note]
+    assert "geometry.pixel_size_um" in note
+    assert "license" not in note
 
 
 def test_guidance_files_hold_whole_pixels_and_the_report_says_so(store: Known, tmp_path: Path) -> None:
