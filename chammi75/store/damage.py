@@ -13,12 +13,12 @@ from chammi75.files import join_url, read_bytes
 from chammi75.schemas.manifest import FileEntry
 from chammi75.schemas.record import ImageRecord
 from chammi75.store.facets import FACETS
+from chammi75.store.frames import check_schema
 from chammi75.store.index import ROW_GROUP, ArrowIndex
 from chammi75.store.plane import decode_plane
 from chammi75.store.reader import Store
 from chammi75.store.shard import (
     cells_from_bytes,
-    check_schema,
     content_digest,
     locate,
     places_schema,

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 
 from chammi75.errors import ChammiError, StoreError
 from chammi75.schemas.record import ImageRecord
+from chammi75.store.frames import END_OF_STREAM, check_batch, end_of_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH_BYTES = 32 * 10**6
 """A record batch holds at most this many bytes of planes (but at least one image)."""
-
-_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +189,7 @@ class ShardWriter:
 
         if self._waiting:
             self._flush()
-        self._write(_END_OF_STREAM)
+        self._write(END_OF_STREAM)
         records = pa.Table.from_batches(self._records, record_schema())
         places = pa.Table.from_batches(self._places, places_schema())
         return WrittenShard(records.num_rows, self._position, self._digest.hexdigest(), records, places)
@@ -353,39 +352,10 @@ def cells_from_bytes(counts: Sequence[int | None] | None, centroids: bytes, size
     return entries
 
 
-def check_schema(content: pa.Buffer) -> None:
-    """Refuse a shard whose first message is not the schema of shards, byte by byte as this version of Arrow writes it.
-
-    For shards that are damaged: Arrow itself crashes on some damaged schemas.
-
-    Raises
-    ------
-    StoreError
-        If it differs: no reader can be trusted with it.
-    """
-    from chammi75.schemas.arrow import shard_schema
-
-    expected = shard_schema().serialize()
-    if not content.slice(0, min(expected.size, content.size)).equals(expected):
-        raise StoreError("its Arrow schema is damaged, or was written by another version of Arrow")
-
-
-def _end_of_schema(content: pa.Buffer) -> int:
-    """Where the first message of a stream ends, by its frame.
-
-    Arrow columnar format, "Encapsulated message format": a mark, the length, then so many bytes (a schema has no body).
-    """
-    head = bytes(content[:8])
-    length = int.from_bytes(head[4:], "little")
-    if len(head) < 8 or head[:4] != _END_OF_STREAM[:4] or not 0 < length <= content.size - 8:
-        raise StoreError("it does not begin as an Arrow stream does")
-    return 8 + length
-
-
 def read_batches(content: pa.Buffer) -> Iterator[tuple[int, pa.Buffer, pa.RecordBatch]]:
     """The record batches of a shard: where each begins, its bytes, and what it holds (not validated).
 
-    The schema in the shard is taken for that of shards, and not read: see ``check_schema``.
+    The schema in the shard is taken for that of shards, and not read (see ``chammi75.store.frames``).
 
     Raises
     ------
@@ -399,12 +369,12 @@ def read_batches(content: pa.Buffer) -> Iterator[tuple[int, pa.Buffer, pa.Record
     schema = shard_schema()
     reader = pa.BufferReader(content)
     try:
-        reader.seek(_end_of_schema(content))
+        reader.seek(end_of_schema(content))
         while True:
             start = reader.tell()
-            if bytes(content[start : start + 8]) == _END_OF_STREAM:
+            if bytes(content[start : start + 8]) == END_OF_STREAM:
                 return
-            pa.ipc.read_message(reader)
+            check_batch(pa.ipc.read_message(reader), schema)
             part = content.slice(start, reader.tell() - start)
             yield start, part, pa.ipc.read_record_batch(part, schema)
     except (pa.ArrowException, EOFError, OSError) as error:
