@@ -104,9 +104,8 @@ def _plan(source: str, recipe_path: Path | None, naming: str | None, workers: in
     if stated is source:
         source = str(folder)
     elif is_local(source) and not local_path(source).is_dir():
-        raise ChammiError(
-            f"{source}: there is no such folder (give a folder of images, or a recipe that ends with .yaml)"
-        )
+        what = "this is a file, no folder" if local_path(source).exists() else "there is no such folder"
+        raise ChammiError(f"{source}: {what} (give a folder of images, or a recipe that ends with .yaml)")
     if folder is None:
         return plan_folder(source, recipe, workers=workers)
     return plan_folder(source, recipe, recipe_folder=str(folder), recipe_sha256=digest, workers=workers)
@@ -147,7 +146,10 @@ def _show_plans(plans: Sequence[BuildPlan], as_json: bool, is_grouped: bool) -> 
         print_line(
             "microscope's --naming, or a --recipe whose pattern says how files are named (chammi75 build --help)."
         )
-    print_line("Nothing was written. To build it: the same command with --out STORE in place of --plan.")
+    if any(len(plan.images) for plan in plans):
+        print_line("Nothing was written. To build it: the same command with --out STORE in place of --plan.")
+    else:
+        print_line("Nothing was written, and nothing here makes an image.")
 
 
 def _say_what_is_left_out(what: str, shown: int, there: int) -> None:

@@ -88,7 +88,7 @@ def test_opening_asks_for_the_index_alone(remote: Known, options: Any, server: t
     server[1].seen.clear()
     load_dataset(remote.url, streaming=True, storage_options=options, organism="Mus musculus")
     assert not [path for _, path, _ in server[1].seen if "/shards/" in path]
-    assert len([path for _, path, _ in server[1].seen if "manifest.json" in path]) <= 3
+    assert len([path for _, path, _ in server[1].seen if "manifest.json" in path]) <= 4  # one: does the server answer?
     assert len(server[1].seen) <= 10
 
 
