@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from loading_stores import Known, write_store
+from loopback import S3, s3_server
 
 from chammi75.errors import StoreError
 from chammi75.store import open_store, verify
@@ -21,45 +21,20 @@ from chammi75.store.parts import combine, expand
 pytest.importorskip("moto.server")
 
 
-class Requests:
-    """What the server was asked for: method, path, range, and what of the body was sent."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, str, str | None]] = []
-
-    def __call__(self, application: Any) -> Any:
-        def recording(environ: Any, start_response: Any) -> Any:
-            self.seen.append((environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("HTTP_RANGE")))
-            return application(environ, start_response)
-
-        return recording
-
-    def ranges_of_shards(self) -> list[int]:
-        """Lengths of the ranges of shards that were asked for."""
-        spans = [span for method, path, span in self.seen if method == "GET" and "/shards/" in path]
-        assert all(span is not None for span in spans), "a whole file was asked for"
-        ends = [span.removeprefix("bytes=").split("-") for span in spans if span]
-        return [int(last) - int(first) + 1 for first, last in ends]
+def ranges_of_shards(server: S3) -> list[int]:
+    """Lengths of the ranges of shards that were asked for."""
+    return [one.range_bytes for one in server.seen if one.method == "GET" and "/shards/" in one.path]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[tuple[str, Requests]]:
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import make_server
-
-    requests = Requests()
-    application = requests(DomainDispatcherApplication(create_backend_app))
-    http = make_server("127.0.0.1", 0, application, threaded=True)
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{http.server_port}", requests
-    http.shutdown()
-    thread.join()
+def server() -> Iterator[S3]:
+    with s3_server() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def options(server: tuple[str, Requests]) -> dict[str, Any]:
-    return {"key": "testing", "secret": "testing-secret-word", "client_kwargs": {"endpoint_url": server[0]}}
+def options(server: S3) -> dict[str, Any]:
+    return server.options
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +76,16 @@ def test_to_the_bucket_and_back_is_the_same_store(local: Known, remote: str, opt
 
 
 def test_some_images_are_read_by_ranges_and_little_else(
-    local: Known, remote: str, options: Any, server: tuple[str, Requests], tmp_path: Path
+    local: Known, remote: str, options: Any, server: S3, tmp_path: Path
 ) -> None:
     rows = np.array([1, 2, 3, 8, 11, 12, 13, 20, 24, 25, 29])
-    server[1].seen.clear()
+    server.seen.clear()
     report = copy_store(remote, str(tmp_path / "copy"), rows=rows, source_options=options)
-    lengths = server[1].ranges_of_shards()
+    lengths = ranges_of_shards(server)
     wanted = plan_copy(local.url, rows=rows).bytes
     assert wanted <= sum(lengths) == report.bytes_read <= 1.1 * wanted
     assert len(lengths) <= 3 * len(rows)
-    whole = [path for method, path, span in server[1].seen if method == "GET" and span is None]
+    whole = [one.path for one in server.seen if one.method == "GET" and one.range is None]
     assert len([path for path in whole if path.endswith("index.arrow")]) <= 1
     assert len([path for path in whole if path.endswith("index.parquet")]) <= 1
     copy = open_store(tmp_path / "copy")
@@ -120,12 +95,10 @@ def test_some_images_are_read_by_ranges_and_little_else(
     assert tree(tmp_path / "copy") == tree(tmp_path / "near")
 
 
-def test_images_that_lie_together_are_one_request(
-    remote: str, options: Any, server: tuple[str, Requests], tmp_path: Path
-) -> None:
-    server[1].seen.clear()
+def test_images_that_lie_together_are_one_request(remote: str, options: Any, server: S3, tmp_path: Path) -> None:
+    server.seen.clear()
     copy_store(remote, str(tmp_path / "copy"), rows=np.arange(8, 14), source_options=options)
-    assert len(server[1].ranges_of_shards()) <= 3  # planes, centroids, sizes
+    assert len(ranges_of_shards(server)) <= 3  # planes, centroids, sizes
 
 
 @pytest.mark.parametrize("rows", [None, np.array([0, 3, 4, 9, 15, 16, 22, 23, 29])], ids=["whole", "some"])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from loading_stores import Known, write_published, write_store
+from loopback import S3, s3_server
 
 from chammi75 import collate, load_dataset
 from chammi75.errors import ChammiError
@@ -17,47 +18,20 @@ from chammi75.errors import ChammiError
 pytest.importorskip("moto.server")
 
 
-class Requests:
-    """What the server was asked for: (method, path, range)."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, str, str | None]] = []
-
-    def __call__(self, application: Any) -> Any:
-        def recording(environ: Any, start_response: Any) -> Any:
-            self.seen.append((environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("HTTP_RANGE")))
-            return application(environ, start_response)
-
-        return recording
-
-    def bytes_of(self, suffix: str) -> int:
-        """Bytes of ranges asked for of one file."""
-        spans = [span for method, path, span in self.seen if method == "GET" and path.endswith(suffix)]
-        assert all(span is not None for span in spans), "a whole file was asked for"
-        ends = [span.removeprefix("bytes=").split("-") for span in spans if span]
-        return sum(int(last) - int(first) + 1 for first, last in ends)
+def bytes_of(server: S3, suffix: str) -> int:
+    """Bytes of ranges asked for of one file."""
+    return sum(one.range_bytes for one in server.seen if one.method == "GET" and one.path.endswith(suffix))
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[tuple[str, Requests]]:
-    import threading
-
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import make_server
-
-    requests = Requests()
-    application = requests(DomainDispatcherApplication(create_backend_app))
-    http = make_server("127.0.0.1", 0, application, threaded=True)
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{http.server_port}", requests
-    http.shutdown()
-    thread.join()
+def server() -> Iterator[S3]:
+    with s3_server() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def options(server: tuple[str, Requests]) -> dict[str, Any]:
-    return {"key": "testing", "secret": "testing-secret-word", "client_kwargs": {"endpoint_url": server[0]}}
+def options(server: S3) -> dict[str, Any]:
+    return server.options
 
 
 @pytest.fixture(scope="module")
@@ -84,19 +58,20 @@ def test_filters_and_pixels_are_those_of_the_store(remote: Known, options: Any, 
     assert names == remote.ids[6:20]
 
 
-def test_opening_asks_for_the_index_alone(remote: Known, options: Any, server: tuple[str, Requests]) -> None:
-    server[1].seen.clear()
+def test_opening_asks_for_the_index_alone(remote: Known, options: Any, server: S3) -> None:
+    server.seen.clear()
     load_dataset(remote.url, streaming=True, storage_options=options, organism="Mus musculus")
-    assert not [path for _, path, _ in server[1].seen if "/shards/" in path]
-    assert len([path for _, path, _ in server[1].seen if "manifest.json" in path]) <= 4  # one: does the server answer?
-    assert len(server[1].seen) <= 10
+    paths = [one.path for one in server.seen]
+    assert not [path for path in paths if "/shards/" in path]
+    assert len([path for path in paths if "manifest.json" in path]) <= 4  # one: does the server answer?
+    assert len(server.seen) <= 10
 
 
-def test_a_crop_asks_for_the_planes_that_it_needs(remote: Known, options: Any, server: tuple[str, Requests]) -> None:
+def test_a_crop_asks_for_the_planes_that_it_needs(remote: Known, options: Any, server: S3) -> None:
     image = load_dataset(remote.url, storage_options=options).select_columns(["image"])[0]["image"]
-    server[1].seen.clear()
+    server.seen.clear()
     assert np.array_equal(image["er", 0:10, 5:15], remote.pixels[remote.ids[0]][1, :10, 5:15])
-    assert 0 < server[1].bytes_of("train-00000.arrow") <= image["lengths"][1]
+    assert 0 < bytes_of(server, "train-00000.arrow") <= image["lengths"][1]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -153,7 +128,7 @@ def test_a_server_that_does_not_answer_is_named() -> None:
 
 
 def test_a_small_crop_of_a_large_plane_asks_for_its_tiles_alone(
-    remote: Known, options: Any, server: tuple[str, Requests], tmp_path: Path
+    remote: Known, options: Any, server: S3, tmp_path: Path
 ) -> None:
     import tifffile
 
@@ -166,10 +141,10 @@ def test_a_small_crop_of_a_large_plane_asks_for_its_tiles_alone(
     url = "s3://bucket/large"
     build_store([plan_folder(str(tmp_path), BuildRecipe())], url, storage_options=options)
     image = load_dataset(url, storage_options=options)[0]["image"]
-    server[1].seen.clear()
+    server.seen.clear()
     for y, x, height, width in ((0, 0, 64, 64), (300, 500, 200, 150), (690, 890, 10, 10)):
         assert np.array_equal(image.crop(y, x, height, width), pixels[:, y : y + height, x : x + width])
-    assert 0 < server[1].bytes_of("train-00000.arrow") < sum(image["lengths"])
-    server[1].seen.clear()
+    assert 0 < bytes_of(server, "train-00000.arrow") < sum(image["lengths"])
+    server.seen.clear()
     assert np.array_equal(image, pixels)
-    assert server[1].bytes_of("train-00000.arrow") == sum(image["lengths"])
+    assert bytes_of(server, "train-00000.arrow") == sum(image["lengths"])

@@ -23,6 +23,7 @@ import fsspec
 import numpy as np
 import pytest
 from loading_stores import write_published
+from loopback import S3, s3_server
 from typer.testing import CliRunner
 
 from chammi75 import load_dataset
@@ -86,21 +87,10 @@ def packed(folder: Path, target: Path, method: int, prefix: str = "", tables: bo
 class Server:
     """S3 on loopback, and what it was asked: (method, path, Authorization)."""
 
-    def __init__(self) -> None:
+    def __init__(self, running: S3) -> None:
         import boto3
-        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-        from werkzeug.serving import make_server
 
-        self.seen: list[tuple[str, str, str | None]] = []
-        application = DomainDispatcherApplication(create_backend_app)
-
-        def recording(environ: Any, start_response: Any) -> Any:
-            self.seen.append((environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("HTTP_AUTHORIZATION")))
-            return application(environ, start_response)
-
-        self.http = make_server("127.0.0.1", 0, recording, threaded=True)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        self.url, self.seen = running.url, running.seen
         self.client: Any = boto3.client(
             "s3", endpoint_url=self.url, aws_access_key_id="a", aws_secret_access_key="b", region_name="us-east-1"
         )
@@ -120,9 +110,8 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    found = Server()
-    yield found
-    found.http.shutdown()
+    with s3_server() as running:
+        yield Server(running)
 
 
 @pytest.fixture(autouse=True)
@@ -241,8 +230,8 @@ def test_the_small_zip_of_the_sample_takes_the_table_that_states_most_of_its_fil
 def test_nothing_is_signed_and_no_folder_of_planes_is_listed(places: dict[str, str], server: Server) -> None:
     server.seen.clear()
     samples(places["bucket"])
-    assert not [path for _, path, authorization in server.seen if authorization]
-    planes = [path for _, path, _ in server.seen if path.endswith(".png")]
+    assert not [one.path for one in server.seen if one.authorization]
+    planes = [one.path for one in server.seen if one.path.endswith(".png")]
     assert len(planes) == len(set(planes))
 
 
@@ -288,7 +277,7 @@ def test_credentials_are_used_when_options_name_them(
         monkeypatch.delenv(name)
     server.seen.clear()
     assert read_bytes(private, options) == b"private"
-    assert all(authorization for _, _, authorization in server.seen)
+    assert all(one.authorization for one in server.seen)
 
 
 @pytest.mark.parametrize(("configured", "is_signed"), [("False", True), (False, True), ("true", False), (None, False)])
@@ -302,7 +291,7 @@ def test_the_configuration_of_fsspec_may_ask_for_credentials(
     monkeypatch.setitem(fsspec.config.conf, "s3", {} if configured is None else {"anon": configured})
     server.seen.clear()
     assert exists(f"{places['bucket']}/{SMALL}")
-    assert all(bool(authorization) == is_signed for _, _, authorization in server.seen) and server.seen
+    assert all(bool(one.authorization) == is_signed for one in server.seen) and server.seen
 
 
 def test_writing_is_signed(private: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +299,7 @@ def test_writing_is_signed(private: str, server: Server, monkeypatch: pytest.Mon
         monkeypatch.delenv(name)
     server.seen.clear()
     write_atomically("s3://private/new.txt", b"new")
-    assert [bool(authorization) for method, _, authorization in server.seen if method == "PUT"] == [True]
+    assert [bool(one.authorization) for one in server.seen if one.method == "PUT"] == [True]
 
 
 def answering(status: str, code: str, *headers: tuple[str, str]) -> Any:
@@ -390,7 +379,7 @@ def test_the_public_name_works_in_all_that_takes_a_store(folder: Path, server: S
         assert found.exit_code == 0 and words in found.output, found.output
     assert samples("chammi75", subset=str(subset)).keys() == expected.keys()
     assert_same(samples(str(store), organism="Homo sapiens"), expected, built=True)
-    assert not [path for _, path, authorization in server.seen if authorization]
+    assert not [one.path for one in server.seen if one.authorization]
 
 
 @pytest.mark.usefixtures("public_bucket")
