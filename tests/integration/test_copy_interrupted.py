@@ -45,7 +45,7 @@ MOMENTS = [
 """System calls just before which the copy is killed with SIGKILL, the file that each is about, and in which copies."""
 
 SCRIPT = """
-import json, os, resource, signal, sys
+import json, os, resource, signal, sys, tempfile
 import numpy as np
 from chammi75.errors import ChammiError
 from chammi75.files import filesystem_of
@@ -84,6 +84,8 @@ def child(task):
         resource.setrlimit(resource.RLIMIT_FSIZE, (task["limit"], task["limit"]))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     if task.get("unprivileged") and os.getuid() == 0:
+        with tempfile.TemporaryDirectory() as scratch:  # import all: whoever we become may not read the packages
+            copy_store(source, scratch + "/store")
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)
