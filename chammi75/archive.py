@@ -17,6 +17,7 @@ from typing import IO, Any
 from fsspec import AbstractFileSystem
 
 from chammi75.errors import ReadError
+from chammi75.transfer import fetch
 from chammi75.zip_directory import LOCAL_HEADER, ArchiveDirectory, parse_directory
 
 _IN_MEMORY = 256 * 2**20
@@ -172,9 +173,8 @@ class ArchiveFileSystem(AbstractFileSystem):  # type: ignore[misc]
                 ]
         if not spans:
             return []
-        starts = [offset for offset, _ in spans]
-        ends = [offset + length for offset, length in spans]
-        return list(self.filesystem.cat_ranges([self.path] * len(spans), starts, ends, on_error="return"))
+        parts = fetch(self.filesystem, [(self.path, at, at + length) for at, length in spans], stop_early=False)
+        return [part if isinstance(part, BaseException) else bytes(part) for part in parts]
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> IO[bytes]:
         if mode != "rb":

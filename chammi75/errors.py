@@ -6,6 +6,7 @@ what happened, to which file or value, what would be accepted and what to do nex
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -38,12 +39,41 @@ class ReadError(ChammiError):
     'plate/a.tif: the file ends 40 bytes early'
     """
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+    def __init__(self, path: str, reason: str = "") -> None:
+        # torch raises the error of a worker anew in the parent, with one argument, its message and traceback
+        super().__init__(f"{path}: {reason}" if reason else path)
         self.path = path
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[ReadError], tuple[str, str]]:
+        return (type(self), (self.path, self.reason))
+
+
+class FetchError(ChammiError, OSError):
+    """What a server did not give, however often it was asked, or gave otherwise than it must.
+
+    Parameters
+    ----------
+    path : str
+        The file, as its user knows it.
+    reason : str
+        What happened, in one clause without the path; also ``strerror``.
+
+    Examples
+    --------
+    >>> str(FetchError("s3://bucket/a.arrow", "the server answers 503 (asked 9 times in 118.2 s)"))
+    's3://bucket/a.arrow: the server answers 503 (asked 9 times in 118.2 s)'
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        OSError.__init__(self, errno.EIO, reason, path)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+    def __reduce__(self) -> tuple[type[FetchError], tuple[str, str]]:
         return (type(self), (self.path, self.reason))
 
 

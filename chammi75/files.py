@@ -245,7 +245,8 @@ def read_ranges(
 ) -> list[bytes]:
     """Parts of one file: ``ranges`` are (offset, length) in bytes, the answer is in their order.
 
-    Remote ranges are asked for concurrently. A part that ends beyond the file comes back shorter.
+    Remote ranges are asked for concurrently, and again where what went wrong may pass (``chammi75.transfer``). A part
+    that ends beyond the file comes back shorter.
     """
     if is_local(url):
         with open(local_path(url), "rb") as file:
@@ -254,10 +255,13 @@ def read_ranges(
                 file.seek(offset)
                 parts.append(file.read(length))
             return parts
+    from chammi75.transfer import errors_in, fetch
+
     filesystem, path = filesystem_of(url, storage_options)
-    starts = [offset for offset, _ in ranges]
-    ends = [offset + length for offset, length in ranges]
-    return [bytes(part) for part in filesystem.cat_ranges([path] * len(ranges), starts, ends, on_error="raise")]
+    found = fetch(filesystem, [(path, offset, offset + length) for offset, length in ranges])
+    for error in errors_in(found):
+        raise error
+    return [bytes(part) for part in found]
 
 
 def read_files(
@@ -280,6 +284,8 @@ def read_files(
     at_most : int, optional
         Bytes that are read of each.
     """
+    from chammi75.transfer import errors_in, fetch
+
     found: list[Any] = []
     if all(is_local(url) for url in urls):
         for url in urls:
@@ -291,17 +297,12 @@ def read_files(
     else:
         places = [filesystem_of(url, storage_options) for url in urls]
         paths = [path for _, path in places]
-        starts, ends = (None, None) if at_most is None else (0, at_most)
-        found = places[0][0].cat_ranges(paths, [starts] * len(paths), [ends] * len(paths), on_error="return")
-    contents: list[bytes | None] = []
-    for part in found:
-        if isinstance(part, FileNotFoundError) and missing_ok:
-            contents.append(None)
-        elif isinstance(part, BaseException):
-            raise part
-        else:
-            contents.append(bytes(part))
-    return contents
+        found = fetch(places[0][0], [(path, 0, at_most) for path in paths], stop_early=not missing_ok)
+    if missing_ok:
+        found = [None if isinstance(part, FileNotFoundError) else part for part in found]
+    for failure in errors_in(found):
+        raise failure
+    return [None if part is None else bytes(part) for part in found]
 
 
 def exists(

@@ -10,7 +10,9 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +24,7 @@ _REGION = "us-east-1"  # the default of S3 itself; other regions are found by as
 _RESOLVES = re.compile(r"[a-z0-9-]{1,63}")  # anything else is refused before a request is made
 _CONNECT_TIMEOUT_S = 5
 _ATTEMPTS = 2  # of botocore; s3fs itself asks five times again where a server says that it is busy
+_CONNECTIONS = 256  # botocore's own bound, 10, gives 300 requests a second where a server is 30 ms away
 
 _MOVED = ("301", "307", "308", "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed")
 _REFUSED = ("401", "403", "AccessDenied", "Forbidden", "AllAccessDisabled", "AccountProblem")
@@ -71,9 +74,13 @@ def s3_options(options: Mapping[str, Any], *, writing: bool = False) -> dict[str
         stated.setdefault("session", _session_of_nobody(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config"))
     if stated.get("anon") and not _RESOLVES.fullmatch(os.environ.get("AWS_DEFAULT_REGION") or _REGION):
         stated["client_kwargs"] = {"region_name": _REGION, **dict(stated.get("client_kwargs") or {})}
-    patience = {"connect_timeout": _CONNECT_TIMEOUT_S, "retries": {"max_attempts": _ATTEMPTS}}
+    bounds = {
+        "connect_timeout": _CONNECT_TIMEOUT_S,
+        "retries": {"max_attempts": _ATTEMPTS},
+        "max_pool_connections": _CONNECTIONS,
+    }
     stated["config_kwargs"] = {
-        **patience,
+        **bounds,
         **dict(configured.get("config_kwargs") or {}),
         **dict(stated.get("config_kwargs") or {}),
     }
@@ -151,6 +158,49 @@ def is_unreachable(error: BaseException) -> bool:
         or any(kind.__name__ in _UNREACHABLE for kind in type(cause).__mro__)
         for cause in _causes(error)
     )
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status of the answer that an error stands for, as aiohttp and botocore raise it; None if there is none.
+
+    Examples
+    --------
+    >>> status_of(ConnectionResetError()) is None
+    True
+    """
+    for cause in _causes(error):
+        status = getattr(cause, "status", None)
+        if isinstance(status, int) and status:
+            return status
+        response = getattr(cause, "response", None)
+        if isinstance(response, Mapping):
+            stated = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            return int(stated) if stated else None
+    return None
+
+
+def retry_after_s(error: BaseException) -> float | None:
+    """Seconds that a server asks to be left alone for (RFC 9110, 10.2.3, as seconds or as a date); None if it does not.
+
+    Examples
+    --------
+    >>> retry_after_s(ConnectionResetError()) is None
+    True
+    """
+    for cause in _causes(error):
+        headers = getattr(cause, "headers", None)
+        if headers is None and isinstance(response := getattr(cause, "response", None), Mapping):
+            headers = response.get("ResponseMetadata", {}).get("HTTPHeaders")
+        stated = headers.get("Retry-After", headers.get("retry-after")) if isinstance(headers, Mapping) else None
+        if stated is None:
+            continue
+        if str(stated).strip().isdigit():
+            return float(stated)
+        try:
+            return max(0.0, parsedate_to_datetime(stated).timestamp() - time.time())
+        except (TypeError, ValueError):  # neither a number nor a date: as if it were not there
+            return None
+    return None
 
 
 def explain(error: BaseException, url: str, options: Mapping[str, Any] | None = None) -> str:
