@@ -1,7 +1,7 @@
 """The two feature types that chammi75 adds to Hugging Face datasets: a multi-channel image, and the cells of one.
 
-Both are stored as references (which file, which bytes) and decoded when a sample is asked for: the image stays lazy,
-the cells become arrays. Importing this module registers them.
+Both are stored as references (which file, which bytes) and decoded when a sample is asked for: both stay lazy
+then. Importing this module registers them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 from datasets.features.features import register_feature
 
-from chammi75.errors import ChammiError, StoreError
-from chammi75.files import StorageOptions, join_url
+from chammi75.errors import ChammiError
+from chammi75.files import StorageOptions, is_local
+from chammi75.loading.annotation import Annotation, read_cells
 from chammi75.loading.image import MultiChannelImage
 
 IMAGE_TYPE = pa.struct(
@@ -132,11 +133,7 @@ class MultiChannelImageFeature:
 
 @dataclass
 class CellsFeature:
-    """Feature type of the column ``annotation``: decodes to ``{"centroids": […], "sizes": […]}``.
-
-    An entry is an array, centroids (n, 2) as (x, y) and sizes (n,), float32; None where the source has none for that
-    channel.
-    """
+    """Feature type of the column ``annotation``: decodes to an ``Annotation``, ``{"centroids": […], "sizes": […]}``."""
 
     id: str | None = field(default=None, repr=False)
     dtype: ClassVar[str] = "dict"
@@ -162,18 +159,13 @@ class CellsFeature:
         return {**dict.fromkeys(CELLS_TYPE.names), **listed}
 
     def decode_example(self, value: Mapping[str, Any], token_per_repo_id: Any = None) -> dict[str, list[Any]] | None:
-        """The cells of each channel as arrays; None where there are none of the image."""
+        """The cells of each channel, read when they are asked for; None where there are none of the image."""
         options = getattr(self, "_options", None)
-        value = {name: _listed(value.get(name)) for name in CELLS_TYPE.names}
-        if value["paths"] is not None:
-            return _from_guidance(value["uri"], value["paths"], options)
-        if value["cells"] is not None:
-            return _from_shard(value, options)
-        kept: dict[str, list[Any]] = {"centroids": [], "sizes": []}
-        for name, shape in (("centroids", (-1, 2)), ("sizes", (-1,))):
-            for entry in value[name] or ():
-                kept[name].append(None if entry is None else np.asarray(entry, np.float32).reshape(shape))
-        return kept
+        storage = {name: _listed(value.get(name)) for name in CELLS_TYPE.names}
+        paths = storage["paths"]
+        if paths is not None and not (any(paths) and is_local(storage["uri"])):
+            return read_cells(storage, options)  # in a bucket only asking tells whether there are any
+        return Annotation(storage, options)
 
     def cast_storage(self, storage: pa.Array) -> pa.Array:
         """Arrow storage of a cells column, brought to its type."""
@@ -185,53 +177,16 @@ class CellsFeature:
         return pa.array([None if entry is None else self.encode_example(entry) for entry in cells], CELLS_TYPE)
 
 
+_PLAIN = (list, str, int, float)
+
+
 def _listed(value: Any) -> Any:
     """Arrays as lists: formats other than plain Python hand them over, with NaN for null among whole numbers."""
+    if value is None or type(value) in _PLAIN:
+        return value
     if isinstance(value, np.ndarray):
         return [_listed(entry) for entry in value]
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _from_guidance(base: str, paths: list[str | None], options: StorageOptions | None) -> dict[str, list[Any]] | None:
-    from chammi75.readers.guidance import find_guidance
-
-    found = find_guidance([None if path is None else join_url(base, path) for path in paths], options)
-    if all(entry is None for entry in found):
-        return None  # in a bucket only asking tells
-    return {
-        "centroids": [None if entry is None else entry.xy for entry in found],
-        "sizes": [None if entry is None else entry.sizes for entry in found],
-    }
-
-
-def _from_shard(value: Mapping[str, Any], options: StorageOptions | None) -> dict[str, list[Any]]:
-    from chammi75.files import explain, is_local, read_ranges, reading_errors
-    from chammi75.store.reader import map_file
-    from chammi75.store.shard import cells_from_bytes
-
-    numbers = [None if entry is None or np.isnan(entry) else int(entry) for entry in value["cells"]]
-    count = sum(entry or 0 for entry in numbers)
-    parts: list[Any] = [b"", b""]
-    if count:
-        ranges = [(int(value["centroids_offset"]), 8 * count), (int(value["sizes_offset"]), 4 * count)]
-        if is_local(value["uri"]):
-            view = memoryview(map_file(value["uri"]))
-            parts = [view[offset : offset + length] for offset, length in ranges]
-        else:
-            try:
-                parts = list(read_ranges(value["uri"], ranges, options))
-            except reading_errors() as error:
-                reason = explain(error, value["uri"], options)
-                raise StoreError(f"{value['uri']}: the cells cannot be read: {reason}") from error
-    try:
-        cells = cells_from_bytes(numbers, bytes(parts[0]), bytes(parts[1])) or []
-    except StoreError as error:
-        raise StoreError(f"{value['uri']}: {error} (at byte {value['centroids_offset']})") from error
-    kept = range(len(cells)) if value["kept"] is None else value["kept"]
-    return {
-        "centroids": [None if (entry := cells[k]) is None else entry.centroids for k in kept],
-        "sizes": [None if (entry := cells[k]) is None else entry.sizes for k in kept],
-    }
 
 
 def _cast(storage: pa.Array, target: pa.DataType) -> pa.Array:

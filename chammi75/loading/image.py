@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chammi75.errors import ChammiError, MissingDependencyError, ReadError, StoreError
-from chammi75.files import (
-    StorageOptions,
-    explain,
-    is_local,
-    join_url,
-    read_bytes,
-    read_files,
-    read_ranges,
-    reading_errors,
-)
+from chammi75.errors import ChammiError, MissingDependencyError
+from chammi75.files import StorageOptions
+from chammi75.loading.crops import decode_channels
+from chammi75.loading.encoded import Window, read_encoded
 
 if TYPE_CHECKING:
     import torch
     import xarray
-
-Window = tuple[int, int, int, int]
-
-_SMALL_PLANE = 128 * 2**10
-"""Bytes of an encoded plane below which a second round trip to a server costs more than the bytes it saves."""
-
-_SMALL_PART = 0.5
-"""Share of a plane above which a window is cut out of the whole plane."""
 
 STORAGE_KEYS: tuple[str, ...] = (
     "image_id",
@@ -171,6 +155,11 @@ class MultiChannelImage(Mapping[str, Any]):
         value: str | None = self._storage["image_id"]
         return value
 
+    @property
+    def storage_options(self) -> dict[str, Any]:
+        """For the fsspec filesystem of its files."""
+        return self._options
+
     def crop(self, y: int, x: int, height: int, width: int) -> NDArray[Any]:
         """A window of all channels. Only the tiles that it touches are decoded.
 
@@ -237,9 +226,23 @@ class MultiChannelImage(Mapping[str, Any]):
         attributes = {key: value for key, value in known.items() if value is not None}
         return xarray.DataArray(np.asarray(self), dims=("channel", "y", "x"), coords=coordinates, attrs=attributes)
 
+    def channel_number(self, key: int | str) -> int:
+        """The number of the channel that a number, or a type that one channel alone has, stands for.
+
+        Raises
+        ------
+        KeyError, IndexError
+            As ``image[key]``.
+        """
+        number, _ = self._channel((key,))
+        if isinstance(number, range):
+            raise KeyError(f"one channel is picked by its type or a number, not by {key!r}")
+        return number
+
     def encoded_planes(self) -> list[bytes]:
         """Each channel as the image file that it is stored as (TIFF, or the source's own PNG)."""
-        return [bytes(part) for part in self._read(range(len(self.channels)))]
+        count = len(self.channels)
+        return [bytes(plane) for plane in read_encoded([self] * count, range(count), [None] * count)]
 
     def __getitem__(self, key: Any) -> Any:
         """A plane, a window of one, or a value of the storage.
@@ -366,111 +369,9 @@ class MultiChannelImage(Mapping[str, Any]):
                 f" {height} x {width} pixels"
             )
         pixels = np.empty((len(channels), rows, columns), self.dtype)
-        contents = self._read(channels, (y, x, rows, columns))
-        for target, channel, content in zip(pixels, channels, contents, strict=True):
-            self._decode_plane(content, (y, x, rows, columns), target, channel)
+        images, windows = [self] * len(channels), np.array([[y, x, rows, columns]] * len(channels), np.int64)
+        decode_channels(images, channels, windows, pixels, np.arange(len(channels)))
         return pixels
-
-    def _decode_plane(self, content: Any, window: Window, target: NDArray[Any], channel: int) -> None:
-        from chammi75.store.plane import decode_plane
-
-        name = f"{self.image_id or 'image'}, channel {channel} ({self.channels[channel]})"
-        if bytes(content[:4]) == b"II*\0":
-            try:
-                decode_plane(content, window, target)
-            except StoreError as error:
-                raise StoreError(f"{self._storage['uri'] or 'in memory'}: {name}: {error}") from error
-            return
-        from chammi75.readers.registry import open_image
-
-        with open_image(self._plane_url(channel), content=bytes(content)) as reader:
-            plane = reader.read_plane()
-        _, height, width = self.shape
-        if plane.shape != (height, width) or plane.dtype != self.dtype:
-            raise ReadError(
-                self._plane_url(channel),
-                f"the file has {plane.shape[0]} x {plane.shape[1]} pixels of {plane.dtype}, the table states"
-                f" {height} x {width} of {self.dtype} ({name})",
-            )
-        y, x, rows, columns = window
-        target[:] = plane[y : y + rows, x : x + columns]
-
-    def _plane_url(self, channel: int) -> str:
-        paths = self._storage["paths"]
-        base = self._storage["uri"] or self.image_id or "image"
-        return join_url(base, paths[channel]) if paths else base
-
-    def _read(self, channels: Sequence[int], window: Window | None = None) -> list[Any]:
-        """The encoded planes of some channels: mapped, from memory, or read from their files.
-
-        Of a remote store only what a window needs is read; the rest of the plane is zeros then.
-        """
-        storage = self._storage
-        if storage["planes"] is not None:
-            return [memoryview(storage["planes"][channel]) for channel in channels]
-        if storage["paths"] is not None:
-            return [memoryview(part) for part in self._read_planes([self._plane_url(channel) for channel in channels])]
-        ranges = [(int(storage["offsets"][channel]), int(storage["lengths"][channel])) for channel in channels]
-        url = storage["uri"]
-        if is_local(url):
-            from chammi75.store.reader import map_file
-
-            view = memoryview(map_file(url))
-            parts: list[Any] = [view[offset : offset + length] for offset, length in ranges]
-        else:
-            try:
-                parts = [memoryview(part) for part in self._read_remote(url, ranges, window)]
-            except reading_errors() as error:
-                reason = explain(error, url, self._options)
-                raise StoreError(f"{url}: the file cannot be read: {reason} ({self.image_id})") from error
-        for (offset, length), part in zip(ranges, parts, strict=True):
-            if len(part) != length:
-                raise StoreError(f"{url}: cut short: {self.image_id} should be at bytes {offset} to {offset + length}")
-        return parts
-
-    def _read_remote(self, url: str, ranges: list[tuple[int, int]], window: Window | None) -> list[Any]:
-        """Planes of a remote shard; where a window is small beside them, their heads first, and then its tiles."""
-        from chammi75.store.plane import head_bytes, parse_head, tile_ranges
-
-        _, height, width = self.shape
-        part = window[2] * window[3] / (height * width) if window else 1.0
-        if part > _SMALL_PART or max(length for _, length in ranges) < _SMALL_PLANE:
-            return list(read_ranges(url, ranges, self._options))
-        assert window is not None
-        size = head_bytes(height, width)
-        heads = read_ranges(url, [(offset, size) for offset, _ in ranges], self._options)
-        try:
-            spans = [tile_ranges(parse_head(head), window) for head in heads]
-        except StoreError as error:
-            raise StoreError(f"{url}: {self.image_id}: {error}") from error
-        wanted = [(offset + at, size) for (offset, _), tiles in zip(ranges, spans, strict=True) for at, size in tiles]
-        read = iter(read_ranges(url, wanted, self._options))
-        planes = []
-        for (_, length), head, tiles in zip(ranges, heads, spans, strict=True):
-            plane = np.zeros(length, np.uint8)
-            plane[: len(head)] = np.frombuffer(head, np.uint8)
-            for at, size in tiles:
-                content = np.frombuffer(next(read), np.uint8)
-                if len(content) != size or at + size > length:
-                    raise StoreError(f"{url}: {self.image_id}: the plane is damaged or cut short")
-                plane[at : at + size] = content
-            planes.append(plane)
-        return planes
-
-    def _read_planes(self, urls: list[str]) -> list[bytes]:
-        """Whole files, together; where that fails one by one, to tell which it is."""
-        with suppress(ReadError, *reading_errors()):
-            return [part for part in read_files(urls, self._options) if part is not None]
-        return [self._read_file(url) for url in urls]
-
-    def _read_file(self, url: str) -> bytes:
-        try:
-            return read_bytes(url, self._options)
-        except FileNotFoundError as error:
-            raise ReadError(url, f"the file is not there ({self.image_id})") from error
-        except reading_errors() as error:
-            reason = explain(error, url, self._options)
-            raise ReadError(url, f"the file cannot be read: {reason} ({self.image_id})") from error
 
 
 def _is_index(part: Any) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -18,11 +18,13 @@ from chammi75.loading.layouts import Layout, StoreLayout
 from chammi75.loading.query import rows_where
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     import pyarrow as pa
 
 
 _BLOCK = 1024
-"""Samples that are made at once: what a stream yields one by one are slices of that."""
+"""Samples that ``Selection.stream`` makes at once, unless told otherwise."""
 
 _SHOWN = 3
 """URLs that a warning names."""
@@ -93,16 +95,22 @@ class Selection:
         samples = self.layout.samples(np.asarray(self.rows[first:end], np.int64))
         return samples if self.channel_types is None else keep_channels(samples, self.channel_types)
 
-    def stream(self, first: int, end: int) -> Iterator[pa.Table]:
-        """The same in several tables. They are cut out of larger ones, of which the latest are kept."""
+    def block(self, first: int, end: int, *, keep: bool = False) -> pa.Table:
+        """The same, in one piece. With ``keep`` the latest blocks are kept, for who wants slices of one again."""
+        return _reading_thread(os.getpid()).submit(self._block, first, end, keep).result()
+
+    def _block(self, first: int, end: int, keep: bool) -> pa.Table:
         blocks = self._blocks.get(os.getpid())
-        if blocks is None:  # setdefault is atomic: several threads of datasets may come here at once
+        if blocks is None:
             layout = self.layout.anew() if self._blocks else self.layout
-            blocks = self._blocks.setdefault(os.getpid(), _Blocks(Selection(layout, self.rows, self.channel_types)))
-        for number in range(first // _BLOCK, (end - 1) // _BLOCK + 1):
-            start = number * _BLOCK
-            low, high = max(first, start), min(end, start + _BLOCK)
-            yield blocks.table(number).slice(low - start, high - low)
+            blocks = _Blocks(Selection(layout, self.rows, self.channel_types))
+            self._blocks[os.getpid()] = blocks
+        return blocks.table(first, end, keep)
+
+    def stream(self, first: int, end: int, rows: int = _BLOCK) -> Iterator[pa.Table]:
+        """The same, in tables of at most so many rows."""
+        for start in range(first, end, rows):
+            yield self.block(start, min(start + rows, end))
 
 
 class _Blocks:
@@ -110,20 +118,33 @@ class _Blocks:
 
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
-        self._tables: dict[int, pa.Table] = {}
-        self._lock = threading.Lock()
+        self._tables: dict[tuple[int, int], pa.Table] = {}
+        self._bytes = 0
 
-    def table(self, number: int) -> pa.Table:
+    def table(self, first: int, end: int, keep: bool) -> pa.Table:
         """A block."""
-        with self._lock:  # files of a store are read by one thread at a time
-            block = self._tables.pop(number, None)
-            if block is None:
-                block = self._selection.samples(number * _BLOCK, (number + 1) * _BLOCK).combine_chunks()
-                kept = sum(other.nbytes for other in self._tables.values()) + block.nbytes
-                while self._tables and kept > _KEPT_BYTES:
-                    kept -= self._tables.pop(next(iter(self._tables))).nbytes
-            self._tables[number] = block  # the latest stands last
-            return block
+        block = self._tables.pop((first, end), None)
+        if block is None:
+            block = self._selection.samples(first, end).combine_chunks()
+            if not keep:
+                return block
+            self._bytes += block.nbytes
+            while self._tables and self._bytes > _KEPT_BYTES:
+                self._bytes -= self._tables.pop(next(iter(self._tables))).nbytes
+        self._tables[first, end] = block  # the latest stands last
+        return block
+
+
+@lru_cache(maxsize=1)
+def _reading_thread(process: int) -> ThreadPoolExecutor:
+    """The one thread of a process that makes blocks.
+
+    A shuffled stream of datasets reads in ten threads. Files of a store are read by one at a time, and Arrow keeps
+    what it has freed for the thread that freed it: in ten threads that is ten times as much, 100 MB in each worker.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(1, thread_name_prefix="chammi75-records")
 
 
 def _unpacked(layout: Layout, bits: NDArray[np.uint8], channel_types: tuple[str, ...] | None) -> Selection:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from chammi75.schemas.base import Model
 from chammi75.schemas.cards import PlatformCard, SourceCard
+from chammi75.schemas.crop_sizes import CropSizes
 from chammi75.schemas.manifest import StoreManifest
 from chammi75.schemas.naming import Naming
 from chammi75.schemas.recipe import BuildRecipe
@@ -31,6 +32,7 @@ PUBLISHED: dict[str, type[Model]] = {
     "platform-card": PlatformCard,
     "naming": Naming,
     "vocabulary": Vocabulary,
+    "crop-sizes": CropSizes,
     "withdrawal-list": WithdrawalList,
 }
 

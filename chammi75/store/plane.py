@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from chammi75.errors import ChammiError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Callable  # type: ignore[attr-defined,unused-ignore]
+    from collections.abc import Buffer  # type: ignore[attr-defined,unused-ignore]
 
 Codec = Literal["zstd", "deflate"]
 Plane = NDArray[Any]
@@ -207,7 +207,8 @@ def parse_head(data: Buffer) -> PlaneHead:
     stated = _directory(height, width, np.dtype(dtype), codec, int(counts[0]))
     if stated != view[:_HEAD_BYTES]:  # every bit of it: other TIFF readers go by all that it says
         raise StoreError("the plane is damaged: its TIFF directory states what a store never writes")
-    if offsets[0] != start or not np.array_equal(offsets[1:], offsets[:-1] + counts[:-1]):
+    ends = offsets.astype(np.int64) + counts  # wider than they are: a sum that wraps around is none
+    if offsets[0] != start or not np.array_equal(offsets[1:], ends[:-1]):
         raise StoreError("the plane is damaged: its tiles do not follow one another")
     return PlaneHead(height, width, np.dtype(dtype), codec, tile_height, tile_width, offsets, counts)
 
@@ -229,7 +230,7 @@ def decode_plane(
     out : ndarray, shape (height, width), of the plane's dtype, optional
         Where to write. A new array by default.
     head : PlaneHead, optional
-        What ``parse_head`` gave for it before.
+        What ``parse_head`` gave for it before; a plane that says otherwise is damaged.
 
     Returns
     -------
@@ -242,44 +243,9 @@ def decode_plane(
     ChammiError
         If the window is empty or reaches beyond the plane, or ``out`` has another shape or dtype.
     """
-    from chammi75.store import predictor
+    from chammi75.store.decode import decode_one
 
-    view = memoryview(data).cast("B")
-    head = head or parse_head(view)
-    y, x, height, width = window or (0, 0, head.height, head.width)
-    if y < 0 or x < 0 or height < 1 or width < 1 or y + height > head.height or x + width > head.width:
-        raise ChammiError(
-            f"the window (y={y}, x={x}, height={height}, width={width}) is not inside the plane of"
-            f" {head.height} x {head.width} pixels"
-        )
-    if out is None:
-        out = np.empty((height, width), head.dtype)
-    elif out.shape != (height, width) or out.dtype != head.dtype:
-        raise ChammiError(
-            f"out must have the shape {(height, width)} and dtype {head.dtype}, not {out.shape}, {out.dtype}"
-        )
-    tile_height, tile_width = head.tile_height, head.tile_width
-    raw_bytes = tile_height * tile_width * head.dtype.itemsize
-    decompress = _decompressor(head.codec)
-    unsum = {"u1": predictor.unsum_u8, "u2": predictor.unsum_u16, "f4": predictor.unsum_float32}[head.dtype.str[1:]]
-    is_float = head.dtype.kind == "f"
-    pixels = np.empty((tile_height, tile_width * (4 if is_float else 1)), np.uint8 if is_float else head.dtype)
-    words = pixels.view(np.uint64)
-    target = out.view(np.uint32) if is_float else out
-    across = head.tiles_across
-    offsets, counts = head.offsets.tolist(), head.counts.tolist()
-    first, end = x // tile_width, (x + width - 1) // tile_width + 1
-    for row in range(y // tile_height, (y + height - 1) // tile_height + 1):
-        parts = []
-        for tile in range(row * across + first, row * across + end):
-            start, stop = offsets[tile], offsets[tile] + counts[tile]
-            if stop > len(view):
-                raise StoreError("the plane is damaged: a tile reaches beyond its end")
-            parts.append(decompress(view[start:stop], raw_bytes))
-        differences = np.frombuffer(b"".join(parts), np.uint64)
-        top, bottom = max(y - row * tile_height, 0), min(y + height - row * tile_height, tile_height)
-        unsum(differences, pixels, words, target, row * tile_height + top - y, top, bottom, first, x)
-    return out
+    return decode_one(data, window, out, head)
 
 
 def tile_ranges(head: PlaneHead, window: tuple[int, int, int, int]) -> list[tuple[int, int]]:
@@ -344,42 +310,3 @@ def _compressor(codec: Codec, itemsize: int) -> Any:
         compressor = zstandard.ZstdCompressor(compression_params=parameters)
         setattr(_local, name, compressor)
     return compressor.compress
-
-
-def _decompressor(codec: str) -> Callable[[memoryview, int], bytes]:
-    """A function from (compressed tile, its decoded size) to bytes of that very size; not to be shared by threads."""
-    return _inflate if codec == "deflate" else _unzstd()
-
-
-def _unzstd() -> Callable[[memoryview, int], bytes]:
-    import zstandard
-
-    decompressor = getattr(_local, "decompressor", None)
-    if decompressor is None:
-        decompressor = _local.decompressor = zstandard.ZstdDecompressor()
-    content_size, decompress = zstandard.frame_content_size, decompressor.decompress
-
-    def unzstd(part: memoryview, size: int) -> bytes:
-        try:
-            if content_size(part) != size:  # checked first: a lying frame must not make us allocate
-                raise StoreError("the plane is damaged: a tile has another size than it must")
-            content: bytes = decompress(part)
-        except zstandard.ZstdError as error:
-            raise StoreError(f"the plane is damaged: a tile does not decompress ({error})") from error
-        return content
-
-    return unzstd
-
-
-def _inflate(part: memoryview, size: int) -> bytes:
-    from isal import igzip_lib, isal_zlib
-
-    if len(part) > 2 * size + 1024:  # deflate gains 1032:1 at most: so a lying tile cannot make us allocate much either
-        raise StoreError("the plane is damaged: a tile has another size than it must")
-    try:
-        content: bytes = isal_zlib.decompress(part, bufsize=size)
-    except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub calls it an instance
-        raise StoreError(f"the plane is damaged: a tile does not decompress ({error})") from error
-    if len(content) != size:
-        raise StoreError("the plane is damaged: a tile has another size than it must")
-    return content

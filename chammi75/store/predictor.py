@@ -15,26 +15,34 @@ import numpy as np
 from chammi75.kernels import kernel
 
 _EVEN_U8, _EVEN_U16 = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF)
+_LAST_U8, _LAST_U16 = np.uint64(0xFF), np.uint64(0xFFFF)
 _TOPS_U8, _TOPS_U16 = np.uint64(0x8080808080808080), np.uint64(0x8000800080008000)
 _B8, _B16, _B32, _B48, _B56 = (np.uint64(shift) for shift in (8, 16, 32, 48, 56))
 
 
 @kernel
-def _sum_u8(source, words, first, end):  # type: ignore[no-untyped-def]
-    """Running sums of the bytes of each row, from row ``first`` to ``end``."""
-    across = words.shape[1]
-    part = source[first * across : end * across]
-    flat = words[first:end].reshape(-1)
-    for k in range(part.size):
-        even = part[k] & _EVEN_U8
-        pairs = even + ((part[k] >> _B8) & _EVEN_U8)
+def unsum_u8(words, before, across, first, end):  # type: ignore[no-untyped-def]
+    """Turn bytes into running sums along each row, from row ``first`` to ``end``, in place.
+
+    Parameters
+    ----------
+    words : ndarray of uint64, 1-D
+        The rows, eight bytes in a word.
+    before : ndarray of uint64, 1-D, at least as long
+        Room to work in.
+    across : int
+        Words in a row.
+    """
+    flat, sums = words[first * across : end * across], before[first * across : end * across]
+    for k in range(flat.size):
+        even = flat[k] & _EVEN_U8
+        pairs = even + ((flat[k] >> _B8) & _EVEN_U8)
         pairs += pairs << _B16
         pairs += pairs << _B32
         flat[k] = ((even + (pairs << _B16)) & _EVEN_U8) | ((pairs & _EVEN_U8) << _B8)
-    before = np.empty(part.size, np.uint8)
-    _sum_before(flat, before, across, _B56)
-    for k in range(part.size):
-        carry = np.uint64(before[k])
+    _sum_before(flat, sums, across, _B56)
+    for k in range(flat.size):
+        carry = sums[k] & _LAST_U8
         carry |= carry << _B8
         carry |= carry << _B16
         carry |= carry << _B32
@@ -42,20 +50,17 @@ def _sum_u8(source, words, first, end):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _sum_u16(source, words, first, end):  # type: ignore[no-untyped-def]
-    """Running sums of the 16-bit numbers of each row, from row ``first`` to ``end``."""
-    across = words.shape[1]
-    part = source[first * across : end * across]
-    flat = words[first:end].reshape(-1)
-    for k in range(part.size):
-        even = part[k] & _EVEN_U16
-        pairs = even + ((part[k] >> _B16) & _EVEN_U16)
+def unsum_u16(words, before, across, first, end):  # type: ignore[no-untyped-def]
+    """The same for numbers of 16 bits, four in a word."""
+    flat, sums = words[first * across : end * across], before[first * across : end * across]
+    for k in range(flat.size):
+        even = flat[k] & _EVEN_U16
+        pairs = even + ((flat[k] >> _B16) & _EVEN_U16)
         pairs += pairs << _B32
         flat[k] = ((even + (pairs << _B32)) & _EVEN_U16) | ((pairs & _EVEN_U16) << _B16)
-    before = np.empty(part.size, np.uint16)
-    _sum_before(flat, before, across, _B48)
-    for k in range(part.size):
-        carry = np.uint64(before[k])
+    _sum_before(flat, sums, across, _B48)
+    for k in range(flat.size):
+        carry = sums[k] & _LAST_U16
         carry |= carry << _B16
         carry |= carry << _B32
         flat[k] = ((flat[k] & ~_TOPS_U16) + (carry & ~_TOPS_U16)) ^ ((flat[k] ^ carry) & _TOPS_U16)
@@ -63,84 +68,13 @@ def _sum_u16(source, words, first, end):  # type: ignore[no-untyped-def]
 
 @kernel
 def _sum_before(words, before, across, last):  # type: ignore[no-untyped-def]
-    """Sum of the last lane (from bit ``last`` on) of all words before each word of a row, modulo its width."""
+    """Sum of the last lane (from bit ``last`` on) of all words before each word of a row."""
     for start in range(0, words.size, across):
         line, sums = words[start : start + across], before[start : start + across]
         total = np.uint64(0)
         for k in range(across):
             sums[k] = total
             total += line[k] >> last
-
-
-@kernel
-def _inside(column, tile_width, x, width):  # type: ignore[no-untyped-def]
-    """Which columns of the tile ``column`` lie in a window of ``width`` columns from ``x`` on, and where they go."""
-    left = max(x - column * tile_width, 0)
-    right = min(x + width - column * tile_width, tile_width)
-    return left, right - left, column * tile_width + left - x
-
-
-@kernel
-def _copy(pixels, out, y, x, top, bottom, left, width):  # type: ignore[no-untyped-def]
-    for row in range(top, bottom):
-        source, target = pixels[row, left : left + width], out[y + row - top, x : x + width]
-        for column in range(width):
-            target[column] = source[column]
-
-
-@kernel
-def unsum_u8(source, pixels, words, out, y, top, bottom, first, x):  # type: ignore[no-untyped-def]
-    """Undo predictor 2 on neighbouring uint8 tiles of one row of tiles, and write a part of them.
-
-    Parameters
-    ----------
-    source : ndarray of uint64, shape (tiles * tile bytes / 8,)
-        The differences, tile by tile.
-    pixels, words : ndarray
-        Room for a tile: the same memory as uint8, shape (tile height, tile width), and as uint64.
-    out : ndarray of uint8, shape (H, W)
-        A window that begins at column ``x`` of the plane.
-    y : int
-        Row of ``out`` that row ``top`` of the tiles is written to; row ``bottom`` of the tiles is the first not to be.
-    first : int
-        Number of the first tile in its row of tiles.
-    """
-    for k in range(source.size // words.size):
-        left, width, at = _inside(first + k, pixels.shape[1], x, out.shape[1])
-        _sum_u8(source[k * words.size : (k + 1) * words.size], words, top, bottom)
-        _copy(pixels, out, y, at, top, bottom, left, width)
-
-
-@kernel
-def unsum_u16(source, pixels, words, out, y, top, bottom, first, x):  # type: ignore[no-untyped-def]
-    """Undo predictor 2 on neighbouring uint16 tiles, and write a part of them; all as in ``unsum_u8``."""
-    for k in range(source.size // words.size):
-        left, width, at = _inside(first + k, pixels.shape[1], x, out.shape[1])
-        _sum_u16(source[k * words.size : (k + 1) * words.size], words, top, bottom)
-        _copy(pixels, out, y, at, top, bottom, left, width)
-
-
-@kernel
-def unsum_float32(source, pixels, words, out, y, top, bottom, first, x):  # type: ignore[no-untyped-def]
-    """Undo predictor 3 on neighbouring float32 tiles, and write a part of them; as in ``unsum_u8``.
-
-    ``pixels`` shows the room as bytes, (tile height, 4 x tile width), the most significant bytes of a row first;
-    ``out`` is the target as uint32 words.
-    """
-    tile_width = pixels.shape[1] // 4
-    for k in range(source.size // words.size):
-        left, width, at = _inside(first + k, tile_width, x, out.shape[1])
-        _sum_u8(source[k * words.size : (k + 1) * words.size], words, top, bottom)
-        for row in range(top, bottom):
-            line, target = pixels[row], out[y + row - top, at : at + width]
-            for column in range(width):
-                place = left + column
-                target[column] = (
-                    (np.uint32(line[place]) << np.uint32(24))
-                    | (np.uint32(line[tile_width + place]) << np.uint32(16))
-                    | (np.uint32(line[2 * tile_width + place]) << np.uint32(8))
-                    | np.uint32(line[3 * tile_width + place])
-                )
 
 
 @kernel

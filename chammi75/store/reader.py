@@ -233,7 +233,8 @@ class Store:
         if found is None:
             while len(self._groups) > 1:
                 self._groups.pop(next(iter(self._groups)))
-            found = self._groups[group] = self._parquet.read_row_group(group)
+            # in one thread: it takes less time than threads do, and a node's workers are many already
+            found = self._groups[group] = self._parquet.read_row_group(group, use_threads=False)
         return found
 
     @cached_property
@@ -250,7 +251,8 @@ class Store:
             return pq.ParquetFile(pa.BufferReader(map_file(self.parquet_url, entry.bytes)))
         filesystem, path = filesystem_of(self.parquet_url, self.storage_options)
         self._filesystem = filesystem  # an archive is closed as soon as nobody holds its filesystem
-        return pq.ParquetFile(filesystem.open(path, "rb"))
+        # a row group in one request; the filesystem's own reading ahead would fetch tens of megabytes around each
+        return pq.ParquetFile(filesystem.open(path, "rb", cache_type="none"), pre_buffer=True)
 
     def read_stored(self, row: int, ranges: Sequence[tuple[int, int]]) -> list[Any]:
         """Byte ranges (offset, length) of the shard of an image, as they are stored."""

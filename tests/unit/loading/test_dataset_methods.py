@@ -284,7 +284,7 @@ def test_parts_have_several_rows_in_large_selections() -> None:
     from chammi75.loading.dataset import part_count
 
     assert [part_count(total) for total in (1, 60, 960, 961, 46_079)] == [1, 60, 960, 960, 960]
-    assert [part_count(total) for total in (46_080, 2_800_000)] == [2880, 20160]
+    assert [part_count(total) for total in (300_000, 2_800_000, 20_000_000)] == [960, 2880, 20160]
 
 
 @both
