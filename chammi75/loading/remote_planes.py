@@ -2,10 +2,10 @@
 
 A batch of crops takes two rounds of concurrent requests: the heads of all planes, which say where their tiles are, and
 then the rows of tiles that the windows touch. A plane of which that would not save anything is fetched whole in the
-first round. Two ways to do without the first round were weighed and left: guessing where the tiles are costs more bytes
-than a head (a margin of a tile on either side of each row adds two thirds, 40 kB, against 0.7 kB and a request that is
-worth 16 kB), and remembering heads helps only stores so small (0.9 kB for each plane and process) that they fit into
-the cache of shards.
+first round. Two ways to do without the first round were weighed and left: guessing where the tiles are takes more bytes
+than a head does (a margin of a tile on either side of a row of three adds two thirds, against 0.7 kB and a request that
+is worth 16 kB), and remembering heads, some 0.9 kB for each plane in each process, helps only stores that are so small
+that the cache of shards holds them.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def fetch_windows(
 
 def _check_inside(places: Sequence[PlanePlace], windows: NDArray[np.int64]) -> None:
     sizes = np.array([(place.height, place.width) for place in places], np.int64).reshape(-1, 2)
-    outside = ((windows[:, :2] < 0) | (windows[:, 2:] < 1) | (windows[:, :2] + windows[:, 2:] > sizes)).any(1)
+    outside = ((windows[:, :2] < 0) | (windows[:, 2:] < 1) | (windows[:, 2:] > sizes - windows[:, :2])).any(1)
     if outside.any():
         k = int(outside.argmax())
         y, x, height, width = windows[k].tolist()

@@ -308,7 +308,7 @@ class BatchReader:
         return self._mended(epoch, batch, tries - 1) if named else batch
 
     def _are_renewed(self, choice: Choice, parts: Sequence[Part], failures: Failures) -> bool:
-        """Whether what is damaged lies in copies that are not as their origin is, and will be fetched again."""
+        """Whether reading again may help, since what is damaged is a copy."""
         numbers = [(part, np.flatnonzero(np.isin(choice.owners[part.at], list(failures)))) for part in parts]
         renewed = [part.source.renew(part.fetched, at.tolist()) for part, at in numbers if len(at)]
         return any(renewed)  # of all: each one that is damaged has to go

@@ -145,7 +145,7 @@ class Source(Protocol):
         """What is seen through the windows, into ``out`` (P, H, W): in its upper left corner, or resized to all."""
 
     def renew(self, fetched: Fetched, damaged: Sequence[int]) -> bool:
-        """Whether copies of what is damaged were found to be worse than their origin, and will be fetched again."""
+        """Whether reading again may help: what is damaged is a copy, which is fetched again if it is not as its origin."""
 
 
 def source_of(
@@ -316,29 +316,24 @@ class StoreSource:
     def renew(self, fetched: Fetched, damaged: Sequence[int]) -> bool:
         if self._shard_cache is None or fetched.shards is None:
             return False
-        shards = np.unique(fetched.shards[list(damaged)]).tolist()
-        intact = [self._shard_cache.check(self.file_of(shard)) for shard in shards]
-        return not all(intact)  # of all: each one that is damaged has to go
+        for shard in np.unique(fetched.shards[list(damaged)]).tolist():
+            self._shard_cache.check(self.file_of(shard))  # another thread or process may have mended it just before
+        return True
 
     def decode(self, fetched: Fetched, out: NDArray[Any], *, resize: bool, threads: int) -> Failures:
         from chammi75.store.decode import decode_crops
 
         good = np.array([number for number, plane in enumerate(fetched.contents) if plane is not None], np.int64)
-        if len(good) == len(fetched.contents):
-            good, target = np.arange(len(good)), out
-        else:
-            target = np.zeros((len(good), *out.shape[1:]), out.dtype)
         damaged = decode_crops(
             [fetched.contents[number] for number in good.tolist()],
             fetched.windows[good],
-            target,
+            out,
             shapes=fetched.shapes[good],
             dtypes=[fetched.dtypes[number] for number in good.tolist()],
+            places=good,
             resize="bilinear" if resize else None,
             threads=threads,
         )
-        if target is not out:
-            out[good] = target
         failures = dict(fetched.failures)
         for number, error in damaged.items():
             plane = int(good[number])
