@@ -10,8 +10,9 @@ that the cache of shards holds them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from chammi75.transfer import GAP_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined,unused-ignore]
+
+ReadRanges = Callable[[Sequence[Range], "dict[int, Exception] | None"], list[Any]]
 
 _ROUND_BYTES = 512 * 2**10
 """Bytes that a second round trip is worth: 30 ms are 3.7 MB at 1 Gbit/s, and 0.4 MB at 100 Mbit/s."""
@@ -59,6 +62,7 @@ def fetch_windows(
     traffic: Traffic | None = None,
     patience: Patience | None = None,
     failures: dict[int, Exception] | None = None,
+    read: ReadRanges | None = None,
 ) -> list[Buffer]:
     """Encoded planes that hold what ``decode_crops`` needs for a window of each.
 
@@ -76,6 +80,8 @@ def fetch_windows(
         How long a server is waited for.
     failures : dict, optional
         Takes the errors of planes that cannot be fetched, by number; without it the first of them is raised.
+    read : callable, optional
+        What reads the ranges, from a cache perhaps: it gets them, and a dict for errors or None as ``failures``.
 
     Returns
     -------
@@ -98,7 +104,8 @@ def fetch_windows(
         for place, whole in zip(places, is_whole, strict=True)
     ]
     failed: dict[int, Exception] | None = None if failures is None else {}
-    heads = fetch_ranges(first, storage_options, traffic=traffic, patience=patience, failures=failed)
+    ask = read or partial(_ask, storage_options=storage_options, traffic=traffic, patience=patience)
+    heads = ask(first, failed)
     planes: list[Any] = []
     rows: list[tuple[int, int, int]] = []  # number of the plane, first byte in it, length
     for k, (place, head, window) in enumerate(zip(places, heads, windows.tolist(), strict=True)):
@@ -112,7 +119,7 @@ def fetch_windows(
             rows += [(k, at, length) for at, length in _tile_rows(place, head, tuple(window))]
     wanted = [(places[k].url, places[k].offset + at, length) for k, at, length in rows]
     lost: dict[int, Exception] | None = None if failures is None else {}
-    parts = fetch_ranges(wanted, storage_options, traffic=traffic, patience=patience, failures=lost)
+    parts = ask(wanted, lost)
     for (k, at, length), part in zip(rows, parts, strict=True):
         if len(part) == length:
             planes[k][at : at + length] = part
@@ -121,6 +128,17 @@ def fetch_windows(
         for number, error in (lost or {}).items():
             failures.setdefault(rows[number][0], error)
     return planes
+
+
+def _ask(
+    requests: Sequence[Range],
+    failures: dict[int, Exception] | None,
+    *,
+    storage_options: StorageOptions | None,
+    traffic: Traffic | None,
+    patience: Patience | None,
+) -> list[Any]:
+    return list(fetch_ranges(requests, storage_options, traffic=traffic, patience=patience, failures=failures))
 
 
 def _check_inside(places: Sequence[PlanePlace], windows: NDArray[np.int64]) -> None:

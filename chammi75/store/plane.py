@@ -148,6 +148,20 @@ def encode_plane(plane: Plane, codec: Codec = "zstd") -> bytes:
     return b"".join([head, offsets.astype("<u4").tobytes(), counts.astype("<u4").tobytes(), *parts])
 
 
+def blank_plane(dtype: np.dtype[Any], codec: Codec = "zstd") -> bytes:
+    """A plane of 16 x 16 zeros, encoded without a kernel: something to try decoding with.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> blank_plane(np.dtype(np.uint8)) == encode_plane(np.zeros((16, 16), np.uint8))
+    True
+    """
+    tile = _compressor(codec, dtype.itemsize)(np.zeros((16, 16), dtype))  # differences of zeros are zeros
+    head = _directory(16, 16, dtype, codec, len(tile))
+    return head + struct.pack("<II", _HEAD_BYTES + 8, len(tile)) + bytes(tile)
+
+
 def _directory(height: int, width: int, dtype: np.dtype[Any], codec: str, first_count: int) -> bytes:
     """The head of a plane, up to its table of tiles; ``first_count`` stands in it where there is only one tile."""
     tile_height, tile_width = tile_shape(height, width)

@@ -17,16 +17,17 @@ from chammi75.loading.stream.ahead import read_ahead
 from chammi75.loading.stream.batches import BatchReader, OnError
 from chammi75.loading.stream.chosen import choose, selection_hash, store_identity
 from chammi75.loading.stream.deal import Deal
+from chammi75.loading.stream.layout_source import source_of
 from chammi75.loading.stream.order import plan_order
 from chammi75.loading.stream.ranks import rank_and_world_size, worker_of
 from chammi75.loading.stream.samples import as_batch, as_sample, place_after
 from chammi75.loading.stream.shared import SharedPlace
 from chammi75.loading.stream.shares import shares_of
-from chammi75.loading.stream.sources import source_of
 from chammi75.loading.stream.state import StreamState
 from chammi75.loading.stream.units import Mode, Units
 from chammi75.loading.stream.windows import WindowFiles
 from chammi75.ranges import Traffic
+from chammi75.store.warmup import warm_up
 
 try:
     from torch.utils.data import IterableDataset
@@ -185,7 +186,9 @@ class TrainingStream(IterableDataset):  # type: ignore[misc,unused-ignore]
         ]
         self._units = Units(self._selections, self._sources, mode)
         self._order, self._shards = self._planned(shuffle, weighting, weight_by, samples_per_epoch)
-        self._dtype = self._widest()
+        dtypes = self._dtypes()
+        self._dtype = np.dtype(np.float32) if self._resize else max(dtypes, key=lambda dtype: dtype.itemsize)
+        warm_up(dtypes, self._dtype, resize=self._resize is not None)
         table = dict(weighting) if isinstance(weighting, Mapping) else weighting
         self._parts = {
             "store": [store_identity(chosen) for chosen in self._selections],
@@ -339,16 +342,14 @@ class TrainingStream(IterableDataset):  # type: ignore[misc,unused-ignore]
         order = plan_order(per_shard, groups=groups, shares=shares, samples=samples, shuffle=shuffle, seed=self.seed)
         return order, shards
 
-    def _widest(self) -> np.dtype[Any]:
-        """The dtype that holds the pixels of every image, or of resized ones."""
-        if self._resize is not None:
-            return np.dtype(np.float32)
+    def _dtypes(self) -> list[np.dtype[Any]]:
+        """The dtypes of the selected images."""
         kinds = {
             kind
             for chosen, source in zip(self._selections, self._sources, strict=True)
             for kind in source.dtypes(np.asarray(chosen.rows, np.int64))
         }
-        return np.dtype(max(kinds, key=lambda kind: kind.itemsize))
+        return sorted(kinds, key=lambda kind: kind.name)
 
 
 def _cache_of(cache_dir: str | os.PathLike[str] | Literal[False] | None, limit: int | str) -> NodeCache | None:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chammi75.errors import ChammiError
-from chammi75.loading.stream.sources import Source, StoreSource
+from chammi75.loading.stream.sources import Source
+from chammi75.loading.stream.store_source import StoreSource
 
 if TYPE_CHECKING:
     from chammi75.loading.stream.order import Order, Window
@@ -34,15 +35,16 @@ class WindowFiles:
 
     def __init__(self, cache: NodeCache, sources: Sequence[Source], shards: Sequence[tuple[int, int]]) -> None:
         self._cache, self._shards = cache, list(shards)
-        stores = []
+        self._files: list[list[RemoteFile]] = []
+        self._index_bytes = 0
         for source in sources:
             if not isinstance(source, StoreSource):
                 raise ChammiError(
                     "shards are kept of stores alone: the published layout is read file by file; take"
                     " shuffle='global', or convert it (chammi75 convert)"
                 )
-            stores.append(source)
-        self._stores = stores
+            self._files.append(source.files)
+            self._index_bytes += source.index_bytes
 
     def check_room(self, order: Order) -> None:
         """Refuse a cache that cannot hold two windows and the indexes.
@@ -54,7 +56,7 @@ class WindowFiles:
         """
         each = order.shuffle.shards or len(self._shards)
         sizes = sorted((self._file(number).size for number in range(len(self._shards))), reverse=True)
-        needed = sum(sizes[: 2 * each]) + sum(source.index_bytes for source in self._stores)
+        needed = sum(sizes[: 2 * each]) + self._index_bytes
         self._cache.check_room(needed, f"two windows of {each} shards and the index")
 
     def ahead_of(
@@ -88,4 +90,4 @@ class WindowFiles:
 
     def _file(self, number: int) -> RemoteFile:
         source, shard = self._shards[number]
-        return self._stores[source].file_of(shard)
+        return self._files[source][shard]
