@@ -40,15 +40,18 @@ class Run:
     stops: tuple[float, float]
     shuffle: str
 
+    @property
+    def started_workers(self) -> int:
+        """Worker processes that it starts."""
+        return sum(ranks * workers for ranks, workers in zip(self.ranks, self.workers, strict=True))
+
 
 def all_runs() -> Iterator[Run]:
     """Every number of ranks with every number of workers before the stops, and others behind them."""
     for number, (ranks, workers, context, *stops) in enumerate(
         itertools.product(RANKS, WORKERS, CONTEXTS, STOPS, STOPS)
     ):
-        later = [
-            (RANKS[(number + k) % len(RANKS)], WORKERS[(number + k) % len(WORKERS)]) for k in (1, 2)
-        ]
+        later = [(RANKS[(number + k) % len(RANKS)], WORKERS[(number + k) % len(WORKERS)]) for k in (1, 2)]
         yield Run(
             ranks=(ranks, later[0][0], later[1][0]),
             workers=(workers, later[0][1], later[1][1]),
@@ -108,7 +111,7 @@ def _samples(
             multiprocessing_context=context if workers else None,
         )
         if stop is not None:
-            batches = round(stop * len(stream))
+            batches = round(stop * stream.left)
             used = list(itertools.islice(loader, batches)) if batches else []
             found += _keys(used)
             states.append(stream.state_dict(after=used[-1]) if used else stream.state_dict())

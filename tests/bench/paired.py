@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from time import perf_counter
@@ -58,6 +58,16 @@ def time_pairs(ours: Callable[[], object], peer: Callable[[], object], repeats: 
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
+def take_turns(works: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Figures of any number of contestants, taken turn by turn; each time another one begins."""
+    names = list(works)
+    figures: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(repeats):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            figures[name].append(works[name]())
+    return figures
+
+
 def faster(case: str, times: tuple[list[float], list[float]], goal: float | None = None, note: str = "") -> Row:
     """How many times as fast as the peer we are; the goal is a least value."""
     ratio = median(peer / ours for ours, peer in zip(*times, strict=True))
@@ -98,7 +108,9 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
+    return (
+        "" if value is None else f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
+    )
 
 
 def main(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 pytest.importorskip("torch", reason="the training stream needs PyTorch")
@@ -17,7 +15,20 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_store(tmp_path_factory.mktemp("stream") / "store").url
 
 
-SAMPLE = list(all_runs())[5::43]
+def sample_of_runs() -> list[Run]:
+    """A few of the runs of ``tests/bench/resume_matrix.py``: those that start few processes, of each kind some."""
+    cheap = [run for run in all_runs() if 0 < run.started_workers <= (24 if run.context == "fork" else 4)]
+    inside = [run for run in cheap if 0.4 in run.stops]
+    behind = [run for run in cheap if run.stops[0] == 1.0]
+    return [
+        run
+        for runs, most in ((inside, 3), (behind, 1))
+        for context in ("fork", "spawn")
+        for run in [run for run in runs if run.context == context][:: 3 if context == "fork" else 2][:most]
+    ]
+
+
+SAMPLE = sample_of_runs()
 
 
 @pytest.mark.parametrize("run", SAMPLE, ids=[str(number) for number in range(len(SAMPLE))])
