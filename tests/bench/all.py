@@ -16,6 +16,8 @@ _BENCHES = (
     "store_size",
     "index_filter",
     "published_open",
+    "ranges",
+    "hf_streaming",
     "import_time",
     "quickstart_time",
 )
