@@ -65,16 +65,24 @@ class FetchError(ChammiError, OSError):
     's3://bucket/a.arrow: the server answers 503 (asked 9 times in 118.2 s)'
     """
 
-    def __init__(self, path: str, reason: str) -> None:
+    def __init__(self, path: str, reason: str = "") -> None:  # without one where torch tells it from a worker
         OSError.__init__(self, errno.EIO, reason, path)
         self.path = path
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return f"{self.path}: {self.reason}" if self.reason else self.path
 
     def __reduce__(self) -> tuple[type[FetchError], tuple[str, str]]:
         return (type(self), (self.path, self.reason))
+
+
+class UnreachableError(FetchError):
+    """A server that gave nothing in time, however often it was asked: the network is down, or the server is.
+
+    Other files of it would fare no better, so who may leave out files that are missing or damaged does not leave out
+    these.
+    """
 
 
 class RecipeError(ChammiError, ValueError):

@@ -171,7 +171,17 @@ def filesystem_of(
         filesystem, path = url_to_fs(text, **options)
     except (ValueError, ImportError) as error:
         raise ChammiError(f"{os.fspath(url)} cannot be opened: {error}") from error
+    if filesystem.async_impl:
+        _connected[filesystem._fs_token] = filesystem
     return filesystem, path
+
+
+_connected: dict[str, AbstractFileSystem] = {}
+"""Filesystems with an event loop, by their token, which has the process id in it.
+
+fsspec forgets those of the parent in a forked child, where s3fs would then close connections that the parent still
+uses, on an event loop that is not theirs.
+"""
 
 
 def look_afresh(url: str, storage_options: StorageOptions | None = None) -> None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from chammi75.errors import ChammiError, FetchError
 from chammi75.files import StorageOptions, filesystem_of, is_local, local_path
-from chammi75.transfer import GAP_BYTES, Patience, Traffic, errors_in, fetch
+from chammi75.transfer import GAP_BYTES, Patience, Traffic, errors_in, fetch_and_follow
 
-__all__ = ["Patience", "Traffic", "fetch_ranges"]
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+__all__ = ["Patience", "Traffic", "fetch_ranges", "fetch_ranges_and_more"]
 
 Range = tuple[str, int, int]
 """URL of a file, first byte, number of bytes."""
+
+Follow = Callable[[int, memoryview], Sequence[tuple[int, int]]]
+"""The number of a range and its bytes in; further ranges of the same file out: first byte, number of bytes."""
 
 
 def fetch_ranges(
@@ -72,28 +79,110 @@ def fetch_ranges(
     ...     [bytes(part) for part in fetch_ranges([(str(path), 4, 3), (str(path), 0, 2)])]
     [b'456', b'01']
     """
-    if not requests:
-        return []
+    parts, _ = fetch_ranges_and_more(
+        requests,
+        lambda number, part: (),
+        storage_options,
+        traffic=traffic,
+        gap_bytes=gap_bytes,
+        patience=patience,
+        failures=failures,
+    )
+    return parts
+
+
+def fetch_ranges_and_more(
+    requests: Sequence[Range],
+    follow: Follow,
+    storage_options: StorageOptions | None = None,
+    *,
+    traffic: Traffic | None = None,
+    gap_bytes: int = GAP_BYTES,
+    patience: Patience | None = None,
+    failures: dict[int, Exception] | None = None,
+) -> tuple[list[memoryview], list[list[memoryview]]]:
+    """Byte ranges, and others of the same files that their bytes tell of, asked for as soon as they are known.
+
+    Parameters
+    ----------
+    follow : callable
+        Called with the number and the bytes of each range that came whole; perhaps in another thread, where it must not
+        wait for anything.
+    requests, storage_options, traffic, gap_bytes, patience
+        As of ``fetch_ranges``.
+    failures : dict, optional
+        As of ``fetch_ranges``; a range fails with what follows from it, and what came of it is still given.
+
+    Returns
+    -------
+    parts : list of memoryview
+        As of ``fetch_ranges``.
+    more : list of list of memoryview
+        For each range those that followed from it.
+
+    Raises
+    ------
+    FetchError, FileNotFoundError, PermissionError, OSError, ChammiError
+        As of ``fetch_ranges``.
+    """
+    _check(requests)
+    traffic = traffic if traffic is not None else Traffic()
+    asked: list[list[Range]] = [[] for _ in requests]
+
+    def follow_whole(number: int, part: Any) -> list[Range]:
+        url, _, length = requests[number]
+        if len(part) == length:
+            asked[number] = [(url, at, count) for at, count in follow(number, memoryview(part))]
+            _check(asked[number])
+        return asked[number]
+
+    if all(is_local(url) for url, _, _ in requests):
+        parts = _read_local(requests, traffic)
+        whole = (k for k, part in enumerate(parts) if not isinstance(part, BaseException))
+        followed = {k: follow_whole(k, parts[k]) for k in whole}
+        found = iter(_read_local([later for ranges in followed.values() for later in ranges], traffic))
+        more = [[next(found) for _ in followed.get(k, ())] for k in range(len(requests))]
+    else:
+        places = _places(dict.fromkeys(url for url, _, _ in requests), storage_options)
+        filesystem, _ = next(iter(places.values()))
+        parts, more = fetch_and_follow(
+            filesystem,
+            [_span(request, places) for request in requests],
+            lambda number, part: [_span(later, places) for later in follow_whole(number, part)],
+            traffic=traffic,
+            gap_bytes=gap_bytes,
+            patience=patience,
+            stop_early=failures is None,
+        )
+    for ranges, found_parts in ((requests, parts), *zip(asked, more, strict=True)):
+        for k, part in enumerate(found_parts):
+            if not isinstance(part, BaseException) and len(part) != ranges[k][2]:
+                found_parts[k] = _cut_short(ranges[k], len(part))
+    if failures is None:
+        for error in errors_in([*parts, *(part for found_parts in more for part in found_parts)]):
+            raise error
+    else:
+        for k, found_parts in enumerate(more):
+            failures.update((k, part) for part in (*found_parts, parts[k]) if isinstance(part, Exception))
+    return _views(parts), [_views(found_parts) for found_parts in more]
+
+
+def _check(requests: Iterable[Range]) -> None:
     for url, offset, length in requests:
         if offset < 0 or length < 0:
             raise ChammiError(f"{url}: there are no {length} bytes at {offset}: both must be 0 or more")
-    traffic = traffic if traffic is not None else Traffic()
-    if all(is_local(url) for url, _, _ in requests):
-        parts = _read_local(requests, traffic)
-    else:
-        parts = _read_remote(requests, storage_options, traffic, gap_bytes, patience, failures is None)
-    for k, ((url, offset, length), part) in enumerate(zip(requests, parts, strict=True)):
-        if not isinstance(part, BaseException) and len(part) != length:
-            parts[k] = FetchError(
-                url,
-                f"the file is cut short: of bytes {offset} to {offset + length}, {len(part)} are there; compare its"
-                " size with that of the original, and copy it again",
-            )
-    if failures is None:
-        for error in errors_in(parts):
-            raise error
-        return [memoryview(part) for part in parts]
-    failures.update((k, part) for k, part in enumerate(parts) if isinstance(part, Exception))
+
+
+def _cut_short(request: Range, there: int) -> FetchError:
+    url, offset, length = request
+    return FetchError(
+        url,
+        f"the file is cut short: of bytes {offset} to {offset + length}, {there} are there; compare its size with that"
+        " of the original, and copy it again",
+    )
+
+
+def _views(parts: Iterable[Any]) -> list[memoryview]:
     return [memoryview(b"" if isinstance(part, BaseException) else part) for part in parts]
 
 
@@ -127,23 +216,40 @@ def _read_part(file: Any, offset: int, length: int) -> bytes:
     return bytes(part[:done]) if done < length else part  # type: ignore[return-value]
 
 
-def _read_remote(
-    requests: Sequence[Range],
-    storage_options: StorageOptions | None,
-    traffic: Traffic,
-    gap_bytes: int,
-    patience: Patience | None,
-    stop_early: bool,
-) -> list[Any]:
-    places = {url: filesystem_of(url, storage_options) for url in dict.fromkeys(url for url, _, _ in requests)}
-    filesystem, _ = next(iter(places.values()))
-    for url, (other, _) in places.items():
-        if other is not filesystem and not _are_same(other, filesystem):
-            raise ChammiError(
-                f"{url} and {requests[0][0]} lie on different filesystems: ask for them one after the other"
-            )
-    spans = [(places[url][1], offset, offset + length) for url, offset, length in requests]
-    return fetch(filesystem, spans, traffic=traffic, gap_bytes=gap_bytes, patience=patience, stop_early=stop_early)
+_PLAIN_NAME = re.compile(r"[\w.-]+", re.ASCII)
+
+
+def _places(urls: Iterable[str], storage_options: StorageOptions | None) -> dict[str, tuple[AbstractFileSystem, str]]:
+    """The filesystem of each URL, the same for all, and its path there.
+
+    To find a filesystem takes longer than to send a request: files of one folder are looked up once.
+
+    Raises
+    ------
+    ChammiError
+        If the URLs are not of one filesystem.
+    """
+    places: dict[str, tuple[AbstractFileSystem, str]] = {}
+    folders: dict[str, tuple[AbstractFileSystem, str]] = {}
+    for url in urls:
+        folder, _, name = url.rpartition("/")
+        is_plain = "::" not in url and _PLAIN_NAME.fullmatch(name) is not None
+        if is_plain and folder in folders:
+            filesystem, prefix = folders[folder]
+            places[url] = filesystem, f"{prefix}{name}"
+            continue
+        filesystem, path = places[url] = filesystem_of(url, storage_options)
+        if is_plain and path.endswith(f"/{name}"):
+            folders[folder] = filesystem, path.removesuffix(name)
+        first, (one, _) = next(iter(places.items()))
+        if filesystem is not one and not _are_same(filesystem, one):
+            raise ChammiError(f"{url} and {first} lie on different filesystems: ask for them one after the other")
+    return places
+
+
+def _span(request: Range, places: dict[str, tuple[AbstractFileSystem, str]]) -> tuple[str, int, int]:
+    url, offset, length = request
+    return places[url][1], offset, offset + length
 
 
 def _are_same(one: Any, other: Any) -> bool:

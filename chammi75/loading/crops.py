@@ -48,7 +48,7 @@ def read_crops(
     size : int or (int, int), optional
         Height and width that each window is resized to, bilinear and antialiased; one number is both.
     threads : int
-        How many decode at once.
+        How many decode at once: at least 1.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def read_crops(
     ------
     ChammiError
         If a window is not inside its image, or ``out`` does not fit; without ``out``, if windows or channels differ in
-        number or size.
+        number or size; if an argument is none of what is said here.
     KeyError, IndexError
         If an image has no such channel.
     StoreError, ReadError
@@ -77,28 +77,28 @@ def read_crops(
     >>> read_crops([image], [[0, 0, 40, 50]], size=16).shape
     (1, 2, 16, 16)
     """
-    places = np.asarray(windows)
-    if places.shape != (len(images), 4) or places.dtype.kind not in "iu":
-        raise ChammiError(
-            f"{len(images)} images need windows (y, x, height, width) of shape ({len(images)}, 4), whole numbers, not"
-            f" {places.dtype} of shape {places.shape}"
-        )
+    places = _windows(windows, len(images))
+    if not isinstance(threads, int | np.integer) or threads < 1:
+        raise ChammiError(f"threads are a whole number of at least 1, not {threads!r}")
+    shape = None if size is None else _size(size)
     picks = _picked(images, channels)
-    target = _new(images, places, picks, size) if out is None else out
-    _check(target, images, places, picks, size)
+    target = _new(images, places, picks, shape) if out is None else out
+    _check(target, images, places, picks, shape)
     count, depth, height, width = target.shape
     flat = target.reshape(count * depth, height, width)
-    decode_channels(
-        [image for image, pick in zip(images, picks, strict=True) for _ in pick],
-        [channel for pick in picks for channel in pick],
-        np.repeat(places, [len(pick) for pick in picks], axis=0),
-        flat,
-        np.array([n * depth + c for n, pick in enumerate(picks) for c in range(len(pick))], np.int64),
-        resize=size is not None,
-        threads=threads,
-    )
-    if not np.may_share_memory(flat, target):  # memory with gaps that no view can flatten
-        target[:] = flat.reshape(target.shape)
+    try:
+        decode_channels(
+            [image for image, pick in zip(images, picks, strict=True) for _ in pick],
+            [channel for pick in picks for channel in pick],
+            np.repeat(places, [len(pick) for pick in picks], axis=0),
+            flat,
+            np.array([n * depth + c for n, pick in enumerate(picks) for c in range(len(pick))], np.int64),
+            resize=size is not None,
+            threads=int(threads),
+        )
+    finally:  # what could be decoded is there even if something could not
+        if not np.may_share_memory(flat, target):  # memory with gaps that no view can flatten
+            target[:] = flat.reshape(target.shape)
     return target
 
 
@@ -196,27 +196,50 @@ def _name(image: MultiChannelImage, channel: int) -> str:
     return f"{image.image_id or 'image'}, channel {channel} ({image.channels[channel]})"
 
 
+def _windows(windows: Any, count: int) -> NDArray[np.int64]:
+    """The windows as an array, shape (N, 4)."""
+    try:
+        places = np.asarray(windows)
+    except ValueError:  # lists of unequal lengths
+        places = np.empty(0, object)
+    if not places.size and not count:
+        return np.zeros((0, 4), np.int64)
+    if places.shape != (count, 4) or places.dtype.kind not in "iu":
+        raise ChammiError(
+            f"{count} images need windows (y, x, height, width) of shape ({count}, 4), whole numbers, not"
+            f" {places.dtype} of shape {places.shape}"
+        )
+    return places
+
+
 def _picked(images: Sequence[MultiChannelImage], channels: Any) -> list[list[int]]:
     """Numbers of the channels of each image."""
     if channels is None:
         return [list(range(len(image.channels))) for image in images]
-    if isinstance(channels, str):
+    is_sequence = channels.ndim > 0 if isinstance(channels, np.ndarray) else isinstance(channels, Sequence)
+    if isinstance(channels, str) or not is_sequence:
         raise ChammiError(f"channels are a sequence: [{channels!r}], not {channels!r}")
-    numbers = np.asarray(channels)
-    if numbers.ndim == 2:
-        if len(numbers) != len(images) or numbers.dtype.kind not in "iu":
-            raise ChammiError(
-                f"channels of each image are whole numbers of shape ({len(images)}, C), not {numbers.dtype} of shape"
-                f" {numbers.shape}"
-            )
-        return [[image.channel_number(k) for k in own] for image, own in zip(images, numbers.tolist(), strict=True)]
-    return [[image.channel_number(key) for key in channels] for image in images]
+    if not any(isinstance(key, Sequence | np.ndarray) and not isinstance(key, str) for key in channels):
+        return [[image.channel_number(key) for key in channels] for image in images]
+    try:
+        numbers = np.asarray(channels)
+    except ValueError:  # lists of unequal lengths
+        numbers = np.empty(0, object)
+    if numbers.ndim != 2 or len(numbers) != len(images) or numbers.dtype.kind not in "iu":
+        raise ChammiError(
+            f"channels of each image are whole numbers of shape ({len(images)}, C), not {numbers.dtype} of shape"
+            f" {numbers.shape}"
+        )
+    return [[image.channel_number(k) for k in own] for image, own in zip(images, numbers.tolist(), strict=True)]
 
 
-def _size(size: int | tuple[int, int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int | np.integer) else size
-    if min(height, width) < 1:
-        raise ChammiError(f"size is a height and a width of at least 1 pixel, not {size!r}")
+def _size(size: Any) -> tuple[int, int]:
+    """Height and width that windows are resized to."""
+    edges = (size, size) if isinstance(size, int | np.integer) else size
+    is_pair = isinstance(edges, Sequence | np.ndarray) and len(edges) == 2
+    if not is_pair or not all(isinstance(k, int | np.integer) and not isinstance(k, bool) and k > 0 for k in edges):
+        raise ChammiError(f"size is a height and a width of at least 1 pixel, or one number for both, not {size!r}")
+    height, width = edges
     return int(height), int(width)
 
 
@@ -224,7 +247,7 @@ def _new(
     images: Sequence[MultiChannelImage],
     windows: NDArray[np.int64],
     picks: list[list[int]],
-    size: int | tuple[int, int] | None,
+    size: tuple[int, int] | None,
 ) -> Pixels:
     """An array that all crops fit into, if there is one."""
     depths = {len(pick) for pick in picks}
@@ -233,7 +256,7 @@ def _new(
             f"the images have {', '.join(map(str, sorted(depths)))} channels: name the same number with channels=, or"
             " give out="
         )
-    shapes = {tuple(window) for window in windows[:, 2:].tolist()} if size is None else {_size(size)}
+    shapes = {tuple(window) for window in windows[:, 2:].tolist()} if size is None else {size}
     if len(shapes) > 1:
         some = ", ".join(f"{height} x {width}" for height, width in sorted(shapes)[:3])
         raise ChammiError(f"the windows differ in size ({some} …): resize them with size=, or give out=")
@@ -248,15 +271,19 @@ def _check(
     images: Sequence[MultiChannelImage],
     windows: NDArray[np.int64],
     picks: list[list[int]],
-    size: int | tuple[int, int] | None,
+    size: tuple[int, int] | None,
 ) -> None:
     """Whether all windows are inside their images and fit into ``out``."""
-    if out.ndim != 4 or len(out) != len(images) or out.dtype.name not in STORED_DTYPES:
+    if not isinstance(out, np.ndarray):
+        raise ChammiError(f"out must be a numpy array, not {type(out).__name__} (of a tensor give out=tensor.numpy())")
+    if out.ndim != 4 or len(out) != len(images) or out.dtype not in map(np.dtype, STORED_DTYPES):
         raise ChammiError(
             f"out must have the shape ({len(images)}, C, H, W) and be {', '.join(STORED_DTYPES)}, not {out.shape},"
             f" {out.dtype}"
         )
-    if size is not None and out.shape[2:] != _size(size):
+    if not out.flags.writeable:
+        raise ChammiError("out cannot be written to: it is read-only")
+    if size is not None and out.shape[2:] != size:
         raise ChammiError(f"out of the shape {out.shape} does not fit crops of the size {size}")
     for n, (image, (y, x, rows, columns), pick) in enumerate(zip(images, windows.tolist(), picks, strict=True)):
         _, height, width = image.shape

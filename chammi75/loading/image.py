@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -362,7 +363,10 @@ class MultiChannelImage(Mapping[str, Any]):
 
     def _decode(self, channels: Sequence[int], window: Window | None) -> NDArray[Any]:
         _, height, width = self.shape
-        y, x, rows, columns = window or (0, 0, height, width)
+        try:
+            y, x, rows, columns = map(operator.index, window or (0, 0, height, width))
+        except TypeError as error:
+            raise ChammiError(f"a crop (y, x, height, width) is four whole numbers, not {window}") from error
         if y < 0 or x < 0 or rows < 1 or columns < 1 or y + rows > height or x + columns > width:
             raise ChammiError(
                 f"the crop (y={y}, x={x}, height={rows}, width={columns}) is not inside the image of"

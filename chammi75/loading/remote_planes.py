@@ -1,18 +1,16 @@
 """Encoded planes out of remote shards, of which only what some windows need is fetched.
 
-A batch of crops takes two rounds of concurrent requests: the heads of all planes, which say where their tiles are, and
-then the rows of tiles that the windows touch. A plane of which that would not save anything is fetched whole in the
-first round. Two ways to do without the first round were weighed and left: guessing where the tiles are takes more bytes
-than a head does (a margin of a tile on either side of a row of three adds two thirds, against 0.7 kB and a request that
-is worth 16 kB), and remembering heads, some 0.9 kB for each plane in each process, helps only stores that are so small
-that the cache of shards holds them.
+A crop takes two requests: the head of its plane, which says where the tiles are, and as soon as that is there the rows
+of tiles that the window touches. A plane of which that would not save anything is fetched whole. Two ways to do without
+the heads were weighed and left: guessing where the tiles are takes more bytes than a head does (a margin of a tile on
+either side of a row of three adds two thirds, against 0.7 kB and a request), and remembering heads, some 0.9 kB for
+each plane in each process, helps only stores that are so small that the cache of shards holds them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +18,7 @@ from numpy.typing import NDArray
 
 from chammi75.errors import ChammiError, StoreError
 from chammi75.files import StorageOptions
-from chammi75.ranges import Patience, Range, Traffic, fetch_ranges
+from chammi75.ranges import Follow, Patience, Range, Traffic, fetch_ranges_and_more
 from chammi75.store.plane import head_bytes, parse_head, tile_ranges, tile_shape
 from chammi75.transfer import GAP_BYTES
 
@@ -103,42 +101,50 @@ def fetch_windows(
         (place.url, place.offset, place.length if whole else min(head_bytes(place.height, place.width), place.length))
         for place, whole in zip(places, is_whole, strict=True)
     ]
-    failed: dict[int, Exception] | None = None if failures is None else {}
-    ask = read or partial(_ask, storage_options=storage_options, traffic=traffic, patience=patience)
-    heads = ask(first, failed)
+    rows: list[list[tuple[int, int]]] = [[] for _ in places]
+
+    def follow(number: int, head: Any) -> list[tuple[int, int]]:
+        """The rows of tiles of a plane, by where they are in its file."""
+        if not is_whole[number]:
+            rows[number] = _tile_rows(places[number], head, tuple(windows[number].tolist()))
+        return [(places[number].offset + at, length) for at, length in rows[number]]
+
+    if read is None:
+        heads, parts = fetch_ranges_and_more(
+            first, follow, storage_options, traffic=traffic, patience=patience, failures=failures
+        )
+    else:
+        heads, parts = _read_in_turn(read, first, follow, failures)
     planes: list[Any] = []
-    rows: list[tuple[int, int, int]] = []  # number of the plane, first byte in it, length
-    for k, (place, head, window) in enumerate(zip(places, heads, windows.tolist(), strict=True)):
-        if is_whole[k] and not (failed and k in failed):
+    for k, (place, head) in enumerate(zip(places, heads, strict=True)):
+        if is_whole[k] and len(head) == place.length:
             planes.append(head)
             continue
         plane = np.zeros(place.length, np.uint8)
         plane[: len(head)] = head
+        for (at, length), part in zip(rows[k], parts[k], strict=True):
+            if len(part) == length:
+                plane[at : at + length] = part
         planes.append(plane)
-        if not (failed and k in failed):
-            rows += [(k, at, length) for at, length in _tile_rows(place, head, tuple(window))]
-    wanted = [(places[k].url, places[k].offset + at, length) for k, at, length in rows]
-    lost: dict[int, Exception] | None = None if failures is None else {}
-    parts = ask(wanted, lost)
-    for (k, at, length), part in zip(rows, parts, strict=True):
-        if len(part) == length:
-            planes[k][at : at + length] = part
-    if failures is not None:
-        failures.update(failed or {})
-        for number, error in (lost or {}).items():
-            failures.setdefault(rows[number][0], error)
     return planes
 
 
-def _ask(
-    requests: Sequence[Range],
-    failures: dict[int, Exception] | None,
-    *,
-    storage_options: StorageOptions | None,
-    traffic: Traffic | None,
-    patience: Patience | None,
-) -> list[Any]:
-    return list(fetch_ranges(requests, storage_options, traffic=traffic, patience=patience, failures=failures))
+def _read_in_turn(
+    read: ReadRanges, first: Sequence[Range], follow: Follow, failures: dict[int, Exception] | None
+) -> tuple[list[Any], list[list[Any]]]:
+    """As ``fetch_ranges_and_more``, by what reads one list of ranges after another."""
+    heads = read(first, failures)
+    more = [
+        [] if failures and k in failures else [(first[k][0], at, length) for at, length in follow(k, head)]
+        for k, head in enumerate(heads)
+    ]
+    numbers = [k for k, ranges in enumerate(more) for _ in ranges]
+    lost: dict[int, Exception] | None = None if failures is None else {}
+    found = iter(read([request for ranges in more for request in ranges], lost))
+    for number, error in (lost or {}).items():
+        assert failures is not None
+        failures.setdefault(numbers[number], error)
+    return heads, [[next(found) for _ in ranges] for ranges in more]
 
 
 def _check_inside(places: Sequence[PlanePlace], windows: NDArray[np.int64]) -> None:

@@ -100,6 +100,8 @@ def decode_crops(
     if len(planes) != len(dtypes):
         raise ChammiError(f"there are {len(planes)} planes and {len(dtypes)} dtypes: each plane needs its own")
     _check(windows, out, shapes, dtypes, places, resize)
+    if not isinstance(threads, int | np.integer) or threads < 1:
+        raise ChammiError(f"threads are a whole number of at least 1, not {threads!r}")
     import pyarrow as pa
 
     buffers = [pa.py_buffer(plane) for plane in planes]
@@ -116,7 +118,7 @@ def decode_crops(
     jobs[:, 9] = direct.ctypes.data + places * direct.strides[0]
     jobs[:, 10:12] = direct.strides[1], _KINDS[direct.dtype]
     jobs[:, 12] = places
-    failures = _run(jobs, buffers, direct if resize else None, threads)
+    failures = _run(jobs, buffers, direct, resize is not None, threads)
     if direct is not out:
         for n, (_, _, height, width) in enumerate(windows.tolist()):
             part = np.s_[places[n]] if resize else np.s_[places[n], :height, :width]
@@ -147,7 +149,7 @@ def decode_one(
     kind = _KINDS[dtype]
     known = [buffer.address, buffer.size, plane_height, plane_width, kind, y, x, height, width]
     target = [direct.ctypes.data, direct.strides[0], kind, 0, 0]
-    failures = _run(np.array([known + target], np.int64), [buffer], None, 1)
+    failures = _run(np.array([known + target], np.int64), [buffer], direct[None], False, 1)
     if failures:
         raise failures[0]
     if direct is not out:
@@ -215,23 +217,30 @@ def _is_plain(out: Plane, resize: bool) -> bool:
     return out.flags.aligned and (out.strides[2] == out.itemsize or out.shape[2] == 1)
 
 
-def _run(jobs: Jobs, buffers: Sequence[Any], resized: Plane | None, threads: int) -> dict[int, StoreError]:
-    """Do all jobs, and give what is wrong with those that cannot be done; ``resized`` is where to resize them to."""
-    if threads <= 1 or len(jobs) == 1:
-        return _run_part(jobs, buffers, resized, 0, len(jobs))
+def _run(jobs: Jobs, buffers: Sequence[Any], out: Plane, resize: bool, threads: int) -> dict[int, StoreError]:
+    """Do all jobs, and give what is wrong with those that cannot be done.
+
+    The jobs have addresses in ``buffers`` and ``out``, which each thread holds until it is through.
+    """
+    if threads == 1 or len(jobs) == 1:
+        return _run_part(jobs, buffers, out, resize, 0, len(jobs))
     from concurrent.futures import ThreadPoolExecutor
 
     edges = np.linspace(0, len(jobs), min(len(jobs), _CHUNKS_PER_THREAD * threads) + 1).astype(int).tolist()
     failures: dict[int, StoreError] = {}
     with ThreadPoolExecutor(threads) as pool:  # for this call only: threads do not survive a fork
-        for part in pool.map(lambda first, end: _run_part(jobs, buffers, resized, first, end), edges[:-1], edges[1:]):
+        for part in pool.map(
+            lambda first, end: _run_part(jobs, buffers, out, resize, first, end), edges[:-1], edges[1:]
+        ):
             failures.update(part)
     return failures
 
 
-def _run_part(jobs: Jobs, buffers: Sequence[Any], resized: Plane | None, first: int, end: int) -> dict[int, StoreError]:
+def _run_part(
+    jobs: Jobs, buffers: Sequence[Any], out: Plane, resize: bool, first: int, end: int
+) -> dict[int, StoreError]:
     """The same for the jobs from ``first`` to ``end``, in this thread."""
-    run = _decoding() if resized is None else _resizing(jobs, resized, first, end)
+    run = _resizing(jobs, out, first, end) if resize else _decoding()
     if not run(jobs, first, end, _NO_TILES):
         return {}
     failures = {}
@@ -241,7 +250,8 @@ def _run_part(jobs: Jobs, buffers: Sequence[Any], resized: Plane | None, first: 
         except StoreError as error:
             failures[n] = error
         else:
-            run(jobs, n, n + 1, tiles)
+            if run(jobs, n, n + 1, tiles):
+                failures[n] = StoreError("the plane changed while it was decoded, or is far too large to be resized")
     return failures
 
 

@@ -31,7 +31,8 @@ def rooms_needed(jobs, first, end, out_height, out_width):  # type: ignore[no-un
 def resize_windows(jobs, first, end, kind, tools, raw, room, window, floats, out):  # type: ignore[no-untyped-def]
     """Decode and resize the windows of those jobs whose planes are of one dtype, and mark those that were.
 
-    Gives the number of those that were not.
+    Gives the number of those that were not. The rooms are looked at again for each: a plane in a file that somebody
+    writes to may have been damaged when they were measured, and be sound now.
 
     Parameters
     ----------
@@ -50,7 +51,9 @@ def resize_windows(jobs, first, end, kind, tools, raw, room, window, floats, out
         job = jobs[n]
         if job[KIND] == kind:
             rows, columns = job[ROWS], job[COLUMNS]
-            job[DONE] = decode_window(job, window.ctypes.data, columns << kind, kind, tools, raw, room)
+            needed = room_for(rows, columns, out.shape[1], out.shape[2])
+            fits = rows * columns <= window.size and needed <= floats.size and max(rows, columns) < 2**31
+            job[DONE] = fits and decode_window(job, window.ctypes.data, columns << kind, kind, tools, raw, room)
             if job[DONE]:
                 resize_window(window[: rows * columns].reshape(rows, columns), out[job[PLACE]], floats)
             else:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chammi75.errors import StoreError
+from chammi75.store.arrays import IndexArrays
 from chammi75.store.facets import Facet, facet_columns, facet_types
 from chammi75.store.shard import WrittenShard, places_schema
 
@@ -167,37 +168,67 @@ class ArrowIndex:
 
         try:
             return cls(pa.ipc.open_file(pa.BufferReader(content)).read_all())
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             raise StoreError(f"index.arrow is damaged ({error})") from error
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
     def places(self, row: int) -> Places:
-        """Where the image of a row is."""
-        values = {name: self._columns[name][row].as_py() for name in _PLACE_COLUMNS}
-        return Places(row=row, **values)
+        """Where the image of a row is.
+
+        Raises
+        ------
+        StoreError
+            If the index is damaged there.
+        """
+        arrays, rows = self.arrays, np.array([row], np.int64)
+        offsets, lengths = arrays.plane_offsets.of(row), arrays.plane_lengths.of(row)
+        if offsets is None or lengths is None or len(offsets) != len(lengths) or None in offsets or None in lengths:
+            raise StoreError(f"index.arrow is damaged: row {row} does not say where its planes are")
+        first_cells = [
+            int(column.values[row]) if column.valid(rows)[0] else None
+            for column in (arrays.centroids_offset, arrays.sizes_offset)
+        ]
+        return Places(
+            row,
+            arrays.image_id.at(rows)[0],
+            int(arrays.shard.values[row]),
+            [int(offset or 0) for offset in offsets],
+            [int(length or 0) for length in lengths],
+            arrays.cells.of(row),
+            *first_cells,
+        )
 
     @cached_property
-    def _columns(self) -> dict[str, Any]:
-        return {name: self.table.column(name) for name in _PLACE_COLUMNS}
+    def arrays(self) -> IndexArrays:
+        """Its columns as numpy arrays.
+
+        Raises
+        ------
+        StoreError
+            If the index is damaged.
+        """
+        return IndexArrays.of(self.table)
 
     def facet(self, name: str) -> Facet:
-        """A facet of all images (see ``chammi75.store.facets.FACETS``)."""
-        return Facet.from_column(self.table.column(name).chunk(0))
+        """A facet of all images (see ``chammi75.store.facets.FACETS``).
+
+        Raises
+        ------
+        StoreError
+            If the index is damaged there.
+        """
+        import pyarrow as pa
+
+        column = self.table.column(name).chunk(0)
+        try:
+            column.validate(full=True)
+        except pa.ArrowException as error:
+            raise StoreError(f"index.arrow is damaged: its column {name} ({error})") from error
+        return Facet.from_column(column)
 
     @cached_property
     def shards(self) -> NDArray[np.int32]:
         """Number of each image's shard, shape (images,)."""
         return np.asarray(self.table.column("shard").to_numpy())
-
-
-_PLACE_COLUMNS = (
-    "image_id",
-    "shard",
-    "plane_offsets",
-    "plane_lengths",
-    "cells",
-    "centroids_offset",
-    "sizes_offset",
-)

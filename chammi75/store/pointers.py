@@ -11,9 +11,8 @@ import numpy as np
 from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from chammi75.kernels import inlined
+from chammi75.kernels import inlined, intrinsic
 
 
 def _call(result: ir.Type, context: Any, builder: Any, values: Any) -> Any:

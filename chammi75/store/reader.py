@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-from collections.abc import Sequence
-from functools import cached_property, lru_cache
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
 
 
 _FORBIDDEN = 403
+
+_MOST_MAPPED = 4096
+"""Files that a process keeps mapped, at most."""
+
+_KEEPS_NO_DESCRIPTOR = os.name == "posix" and sys.version_info >= (3, 13)
 
 
 def open_store(
@@ -175,7 +181,15 @@ class Store:
         return join_url(self.url, self.index_files.parquet.path)
 
     def shard_url(self, number: int) -> str:
-        """URL of a shard."""
+        """URL of a shard.
+
+        Raises
+        ------
+        StoreError
+            If there is no shard of that number.
+        """
+        if not 0 <= number < len(self.manifest.shards):
+            raise StoreError(f"{self.url}: there is no shard {number}, of {len(self.manifest.shards)}: chammi75 verify")
         return join_url(self.url, self.manifest.shards[number].path)
 
     def split_rows(self, split: str | None) -> Sequence[range]:
@@ -359,27 +373,52 @@ def map_file(url: str, size: int | None = None) -> pa.Buffer:
     StoreError
         If it is not there, or has another size.
     """
-    path = local_path(url)
+    return map_path(str(local_path(url)), size)
+
+
+def map_path(path: str, size: int | None = None) -> pa.Buffer:
+    """The same of a path, for who asks often."""
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 - for each batch and shard; a Path takes ten times as long
     except OSError as error:
         raise StoreError(f"{path}: a file of the store is missing ({error.strerror})") from error
     if size is not None and status.st_size != size:
         raise StoreError(
             f"{path}: the file has {status.st_size} bytes and must have {size}: it is damaged or was changed"
         )
-    return _mapped(str(path), status.st_ino, status.st_size, status.st_mtime_ns)
+    return _mapped()(path, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-@lru_cache(maxsize=1024)
-def _mapped(path: str, inode: int, size: int, changed_ns: int) -> pa.Buffer:
-    """The mapping; inode, size and time are the file's, so that a changed file is mapped anew."""
+@cache
+def _mapped() -> Callable[[str, int, int, int], pa.Buffer]:
+    """``_map``, which keeps what it mapped last: half as many files as the process may have open.
+
+    Up to Python 3.12 a mapping holds a file descriptor, and a store may have more shards than the usual 1,024 of these.
+    """
+    return lru_cache(maxsize=_MOST_MAPPED if _KEEPS_NO_DESCRIPTOR else max(8, min(_open_files() // 2, _MOST_MAPPED)))(
+        _map
+    )
+
+
+def _map(path: str, inode: int, size: int, changed_ns: int) -> pa.Buffer:
+    """A file, mapped; inode, size and time are the file's, so that a changed one is mapped anew."""
     import pyarrow as pa
 
     if not size:
         return pa.py_buffer(b"")
+    more: dict[str, Any] = {"trackfd": False} if _KEEPS_NO_DESCRIPTOR else {}
     with open(path, "rb") as file:
-        return pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ, **more))
+
+
+def _open_files() -> int:
+    """How many files this process may have open."""
+    if os.name != "posix":
+        return 512
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MOST_MAPPED if limit == resource.RLIM_INFINITY else int(limit)
 
 
 def _why_no_store(url: str, storage_options: StorageOptions | None) -> str:

@@ -23,11 +23,10 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from chammi75.errors import ChammiError
-from chammi75.kernels import kernel
+from chammi75.kernels import intrinsic, kernel
 
 _LANES = 8
 _DTYPES = ("uint8", "uint16", "float32")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,7 @@ def warm_up(dtypes: Iterable[np.dtype[Any]], out: np.dtype[Any], *, resize: bool
     shapes = np.full((len(planes), 2), 16, np.int64)
     windows = np.tile(np.array([0, 0, 16, 16], np.int64), (len(planes), 1))
     target = np.zeros((len(planes), 8, 8) if resize else (len(planes), 16, 16), out)
-    with (
-        suppress(OSError),
-        locked_folder(Path(__file__).parent),
-    ):  # read-only folders can be locked, and nothing is written
+    with ExitStack() as held:
+        with suppress(OSError):  # of a package in an archive, which is no folder: it is decoded all the same
+            held.enter_context(locked_folder(Path(__file__).parent))
         decode_crops(encoded, windows, target, shapes=shapes, dtypes=planes, resize="bilinear" if resize else None)

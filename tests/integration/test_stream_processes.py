@@ -22,9 +22,8 @@ def sample_of_runs() -> list[Run]:
     behind = [run for run in cheap if run.stops[0] == 1.0]
     return [
         run
-        for runs, most in ((inside, 3), (behind, 1))
-        for context in ("fork", "spawn")
-        for run in [run for run in runs if run.context == context][:: 3 if context == "fork" else 2][:most]
+        for runs, context, most in ((inside, "fork", 3), (behind, "fork", 2), (inside, "spawn", 1))
+        for run in [run for run in runs if run.context == context][::3][:most]
     ]
 
 

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_server import Fault, SlowServer, slow_server
 
-from chammi75.errors import ChammiError, FetchError
+from chammi75.errors import ChammiError, FetchError, UnreachableError
 from chammi75.files import explain, is_unreachable, join_url, read_files, read_ranges, reading_errors
 from chammi75.ranges import Patience, Traffic, fetch_ranges
 from chammi75.transfer import PIECE_BYTES, fetch
@@ -148,7 +148,7 @@ def test_what_may_pass_is_asked_again(server: SlowServer, scheme: str, fault: Fa
     server.fail(fault)
     traffic = Traffic()
     requests = [(url, at, 1000) for at in (0, 50_000, 100_000)]
-    parts = fetch_ranges(requests, options, traffic=traffic, patience=QUICK)
+    parts = fetch_ranges(requests, options, traffic=traffic, gap_bytes=0, patience=QUICK)
     assert [bytes(part) for part in parts] == [CONTENT[at : at + 1000] for _, at, _ in requests]
     counts = server.counts()
     assert counts.failed == fault.times
@@ -249,6 +249,7 @@ def test_what_does_not_pass_in_time_is_said(server: SlowServer, scheme: str, fau
     with pytest.raises(FetchError, match=words) as caught:
         fetch_ranges([(url, 0, 10), (url, 70_000, 10)], options, patience=hasty)
     assert perf_counter() - start < 5.0
+    assert isinstance(caught.value, UnreachableError) == (fault.kind != "short")
     text = str(caught.value)
     assert "a.bin: bytes " in text and "(asked " in text and " times in " in text and text.endswith("try again later")
     assert isinstance(caught.value, OSError) and caught.value.errno == errno.EIO
@@ -381,3 +382,31 @@ def test_joined_requests_give_what_single_ones_do(spans: list[tuple[str, int, in
         content[name][at : None if size is None else at + size] for name, at, size in spans
     ]
     assert traffic.requests <= len(set(asked))
+
+
+_FORKED = """
+import asyncio, gc, os, sys
+from chammi75.files import filesystem_of, read_bytes
+url, endpoint = sys.argv[1:]
+options = {"client_kwargs": {"endpoint_url": endpoint}}
+before = read_bytes(url, options)
+child = os.fork()
+if not child:
+    filesystem, path = filesystem_of(url, options)
+    same = filesystem.cat_file(path) == before
+    async def collect():
+        gc.collect()
+        await asyncio.sleep(0.05)
+    asyncio.run_coroutine_threadsafe(collect(), filesystem.loop).result()
+    os._exit(not same)
+assert os.waitpid(child, 0)[1] == 0
+assert read_bytes(url, options) == before
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_leaves_the_connections_of_its_parent_alone(server: SlowServer) -> None:
+    url, _ = place(server, "s3")
+    command = [sys.executable, "-W", "ignore", "-c", _FORKED, url, server.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

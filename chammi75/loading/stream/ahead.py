@@ -38,16 +38,15 @@ def read_ahead(reader: BatchReader, epoch: int, dealt: Iterable[NDArray[np.int64
             yield positions, reader.read(epoch, positions)
         return
     waiting: deque[tuple[NDArray[np.int64], Future[Batch]]] = deque()
-    with ThreadPoolExecutor(together, thread_name_prefix="chammi75-ahead") as threads:
-        try:
-            for positions in dealt:
-                waiting.append((positions, threads.submit(reader.read, epoch, positions)))
-                if len(waiting) >= together:
-                    done, future = waiting.popleft()
-                    yield done, future.result()
-            while waiting:
+    threads = ThreadPoolExecutor(together, thread_name_prefix="chammi75-ahead")
+    try:
+        for positions in dealt:
+            waiting.append((positions, threads.submit(reader.read, epoch, positions)))
+            if len(waiting) >= together:
                 done, future = waiting.popleft()
                 yield done, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
+        while waiting:
+            done, future = waiting.popleft()
+            yield done, future.result()
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)  # an error, or Ctrl-C, does not wait for a server that stalls

@@ -246,9 +246,9 @@ class BatchReader:
             parts.append(Part(source, at, source.fetch(choice.drawn.rows[own], choice.planes[at], choice.windows[own])))
         return parts
 
-    def decode(self, choice: Choice, parts: Sequence[Part], *, resize: bool = True) -> tuple[NDArray[Any], Failures]:
-        """The pixels, shape (N, C, H, W), and what is damaged; ``resize=False`` leaves the resizing out."""
-        target = self._resize if resize else None
+    def decode(self, choice: Choice, parts: Sequence[Part]) -> tuple[NDArray[Any], Failures]:
+        """The pixels, shape (N, C, H, W), and what is damaged."""
+        target = self._resize
         height, width = target or (int(choice.windows[:, 2].max()), int(choice.windows[:, 3].max()))
         count, most = len(choice.channels), max(map(len, choice.channels))
         whole = len(choice.owners) == count * most
@@ -271,6 +271,7 @@ class BatchReader:
     def described(self, choice: Choice, pixels: NDArray[Any], failures: Failures) -> Batch:
         """The batch of what was read."""
         known = choice.known
+        dtype_names = {dtype: dtype.name for dtype in set(known.dtypes)}
         types = [
             tuple(words[channel] for channel in kept)
             for words, kept in zip(known.channel_types, choice.channels, strict=True)
@@ -289,7 +290,7 @@ class BatchReader:
             if self._resize
             else choice.windows[:, 2:].copy(),
             windows=choice.windows,
-            dtypes=[dtype.name for dtype in known.dtypes],
+            dtypes=[dtype_names[dtype] for dtype in known.dtypes],
             saturations=known.saturations,
             replaced=[Replacement(int(choice.positions[number]), error) for number, error in sorted(failures.items())],
         )

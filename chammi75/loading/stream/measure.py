@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -12,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from chammi75.loading.stream.batches import Part
     from chammi75.loading.stream.stream import TrainingStream
 
 _WARM_UP = 2
@@ -99,7 +102,7 @@ def measure_stages(stream: TrainingStream, seconds: float = 3.0) -> Stages:
     size = stream.batch_size or 64
     times: list[tuple[float, ...]] = []
     encoded = asked = samples = 0
-    end, number = None, 0
+    end, number, room = None, 0, np.empty(0, np.uint8)
     while end is None or (perf_counter() < end or len(times) < _WARM_UP):
         positions = np.arange(number * size, (number + 1) * size)
         requests = traffic.requests
@@ -109,10 +112,10 @@ def measure_stages(stream: TrainingStream, seconds: float = 3.0) -> Stages:
         parts = reader.fetch(choice)
         touched = sum(_touch(content, window) for part in parts for content, window in part.windows())
         marks.append(perf_counter())
-        pixels, failures = reader.decode(choice, parts, resize=False)
-        marks.append(perf_counter())
         if reader.resizes:
-            pixels, _ = reader.decode(choice, parts)
+            room = _decode_alone(parts, room)
+        marks.append(perf_counter())
+        pixels, failures = reader.decode(choice, parts)
         marks.append(perf_counter())
         as_batch(reader.described(choice, pixels, failures), stream.mode, stream.epoch, 0)
         marks.append(perf_counter())
@@ -124,9 +127,9 @@ def measure_stages(stream: TrainingStream, seconds: float = 3.0) -> Stages:
         elif end is not None:
             times.append(tuple(later - before for before, later in pairwise(marks)))
             encoded, asked, samples = encoded + touched, asked + traffic.requests - requests, samples + size
-    choose, read, decode, both, collate = (1000 * median(column) / size for column in zip(*times, strict=True))
-    resize = max(both - decode, 0.0) if reader.resizes else 0.0
-    return Stages(choose, read, decode, resize, collate, samples, encoded / samples, asked / samples)
+    choose, read, alone, both, collate = (1000 * median(column) / size for column in zip(*times, strict=True))
+    decode = min(alone, both) if reader.resizes else both
+    return Stages(choose, read, decode, both - decode, collate, samples, encoded / samples, asked / samples)
 
 
 def measure_rate(stream: TrainingStream, workers: int, seconds: float = 3.0) -> Rate:
@@ -153,6 +156,18 @@ def measure_rate(stream: TrainingStream, workers: int, seconds: float = 3.0) -> 
     while perf_counter() - start < seconds and (batch := next(batches, None)) is not None:
         counted += len(batch["position"]) if stream.batch_size else 1
     return Rate(workers, counted / (perf_counter() - start), counted, first_s)
+
+
+def _decode_alone(parts: Sequence[Part], room: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Decode windows as they are stored, into memory that is kept from batch to batch: what to resize them adds."""
+    for part in parts:
+        fetched = part.fetched
+        dtype = max(fetched.dtypes, key=lambda kind: kind.itemsize)
+        shape = (len(fetched.contents), *fetched.windows[:, 2:].max(axis=0).tolist())
+        needed = math.prod(shape) * dtype.itemsize
+        room = room if len(room) >= needed else np.zeros(2 * needed, np.uint8)
+        part.source.decode(fetched, room[:needed].view(dtype).reshape(shape), resize=False, threads=1)
+    return room
 
 
 def _touch(content: Any, window: NDArray[np.int64]) -> int:

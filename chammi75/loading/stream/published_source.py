@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chammi75.errors import ChammiError, ReadError
+from chammi75.errors import ChammiError, ReadError, UnreachableError
 from chammi75.files import explain, join_url, read_files, reading_errors
 from chammi75.loading.layouts import PublishedLayout
 from chammi75.loading.stream.sources import Described, Failures, Fetched, Rows, saturations_of
@@ -29,6 +29,10 @@ class PublishedSource:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._layout,)
+
+    @property
+    def url(self) -> str:
+        return self._layout.url
 
     @cached_property
     def _channel_types(self) -> tuple[list[tuple[str | None, ...]], NDArray[np.int32]]:
@@ -61,7 +65,7 @@ class PublishedSource:
 
     def describe(self, rows: Rows) -> Described:
         facet = self._layout.facet("study")
-        names = self._geometry("dtype", rows).to_pylist()
+        kinds = [np.dtype(name) for name in self._geometry("dtype", rows).to_pylist()]
         bits = np.array([bits or 0 for bits in self._geometry("significant_bits", rows).to_pylist()], np.int64)
         lists, codes = self._channel_types
         return Described(
@@ -70,8 +74,8 @@ class PublishedSource:
             channel_types=[lists[code] for code in codes[rows].tolist()],
             heights=np.array(self._geometry("height", rows).to_pylist(), np.int64),
             widths=np.array(self._geometry("width", rows).to_pylist(), np.int64),
-            dtypes=[np.dtype(name) for name in names],
-            saturations=saturations_of(names, bits),
+            dtypes=kinds,
+            saturations=saturations_of(kinds, bits),
         )
 
     def choose_cells(
@@ -145,6 +149,8 @@ class PublishedSource:
         urls = [join_url(layout.url, path[channel]) for path, channel in zip(paths, channels.tolist(), strict=True)]
         try:
             contents = read_files(urls, layout.storage_options)
+        except UnreachableError:
+            raise
         except reading_errors():
             return [(url, self._content(url)) for url in urls]
         return [(url, content or b"") for url, content in zip(urls, contents, strict=True)]
@@ -154,6 +160,8 @@ class PublishedSource:
             (content,) = read_files([url], self._layout.storage_options)
         except FileNotFoundError:
             return ReadError(url, "the file is not there")
+        except UnreachableError:
+            raise
         except reading_errors() as error:
             reason = explain(error, url, self._layout.storage_options)
             return ReadError(url, f"the file cannot be read: {reason}")

@@ -60,12 +60,13 @@ def as_sample(batch: Batch, mode: Mode, epoch: int, resume_at: int) -> dict[str,
 
     one = mode == "boc"
     height, width = batch.sizes[0].tolist()
+    count = len(batch.channels[0])  # a batch has more where another stood in for a sample of more
     return {
-        "pixels": torch.from_numpy(batch.pixels[0, :, :height, :width]),
+        "pixels": torch.from_numpy(batch.pixels[0, :count, :height, :width]),
         "image_id": batch.image_ids[0],
         "channel": batch.channels[0][0] if one else list(batch.channels[0]),
         "channel_type": batch.channel_types[0][0] if one else list(batch.channel_types[0]),
-        "channel_id": int(batch.channel_ids[0, 0]) if one else batch.channel_ids[0].tolist(),
+        "channel_id": int(batch.channel_ids[0, 0]) if one else batch.channel_ids[0, :count].tolist(),
         "study": batch.studies[0],
         "position": int(batch.positions[0]),
         "size": torch.from_numpy(batch.sizes[0]),

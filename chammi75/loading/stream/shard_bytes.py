@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chammi75.errors import ChammiError, StoreError
-from chammi75.files import explain, is_local
+from chammi75.errors import ChammiError, StoreError, UnreachableError
+from chammi75.files import explain, is_local, local_path
 from chammi75.loading.stream.sources import Failures
+from chammi75.store.node_cache import CacheError
 
 if TYPE_CHECKING:
+    from chammi75.loading.remote_planes import ReadRanges
     from chammi75.ranges import Range, Traffic
     from chammi75.store.node_cache import NodeCache, RemoteFile
     from chammi75.store.reader import Store
@@ -62,21 +64,17 @@ class MappedShards:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def ranges(self, shards: Integers, offsets: Integers, lengths: Integers) -> Found:
-        from chammi75.store.reader import map_file
+    @cached_property
+    def _paths(self) -> list[str]:
+        return [str(local_path(self._store.shard_url(shard))) for shard in range(len(self._store.shards))]
 
-        views: dict[int, memoryview] = {}
-        broken: dict[int, ChammiError] = {}
-        for shard in np.unique(shards).tolist():
-            try:
-                views[shard] = memoryview(map_file(self._store.shard_url(shard), self._store.shards[shard].bytes))
-            except StoreError as error:
-                broken[shard] = error
-        places = list(zip(shards.tolist(), offsets.tolist(), lengths.tolist(), strict=True))
-        parts = [
-            None if shard in broken else views[shard][offset : offset + length] for shard, offset, length in places
-        ]
-        return parts, {number: broken[shard] for number, (shard, _, _) in enumerate(places) if shard in broken}
+    def ranges(self, shards: Integers, offsets: Integers, lengths: Integers) -> Found:
+        from chammi75.store.reader import map_path
+
+        def view(shard: int) -> memoryview:
+            return memoryview(map_path(self._paths[shard], self._store.shards[shard].bytes))
+
+        return _cut_out(shards, offsets, lengths, view)
 
     def planes(
         self, shards: Integers, offsets: Integers, lengths: Integers, shapes: Integers, windows: Integers
@@ -85,6 +83,22 @@ class MappedShards:
 
     def renew(self, shards: Sequence[int]) -> bool:
         return False
+
+
+def _cut_out(shards: Integers, offsets: Integers, lengths: Integers, view: Callable[[int], memoryview]) -> Found:
+    """Ranges of mapped shards; ``view`` maps one."""
+    views: dict[int, memoryview] = {}
+    broken: dict[int, ChammiError] = {}
+    for shard in np.unique(shards).tolist():
+        try:
+            views[shard] = view(shard)
+        except CacheError:
+            raise
+        except StoreError as error:
+            broken[shard] = error
+    places = list(zip(shards.tolist(), offsets.tolist(), lengths.tolist(), strict=True))
+    parts = [None if shard in broken else views[shard][offset : offset + length] for shard, offset, length in places]
+    return parts, {number: broken[shard] for number, (shard, _, _) in enumerate(places) if shard in broken}
 
 
 class FetchedShards:
@@ -102,6 +116,17 @@ class FetchedShards:
     def planes(
         self, shards: Integers, offsets: Integers, lengths: Integers, shapes: Integers, windows: Integers
     ) -> Found:
+        return self._windows(shards, offsets, lengths, shapes, windows)
+
+    def _windows(
+        self,
+        shards: Integers,
+        offsets: Integers,
+        lengths: Integers,
+        shapes: Integers,
+        windows: Integers,
+        read: ReadRanges | None = None,
+    ) -> Found:
         from chammi75.loading.remote_planes import PlanePlace, fetch_windows
 
         places = [
@@ -111,7 +136,8 @@ class FetchedShards:
             )
         ]
         lost: dict[int, Exception] = {}
-        planes = fetch_windows(places, windows, failures=lost, read=self._read)
+        options = self._store.storage_options
+        planes = fetch_windows(places, windows, options, traffic=self._traffic, failures=lost, read=read)
         return self._kept(planes, [place.url for place in places], lost)
 
     def renew(self, shards: Sequence[int]) -> bool:
@@ -127,6 +153,8 @@ class FetchedShards:
         kept: list[Any] = list(parts)
         failures: Failures = {}
         for number, error in lost.items():
+            if isinstance(error, UnreachableError):  # no fault of this shard: to take another would not help
+                raise error
             kept[number] = None
             if isinstance(error, ChammiError):
                 failures[number] = error
@@ -137,7 +165,10 @@ class FetchedShards:
 
 
 class CachedShards(FetchedShards):
-    """Shards on a network, of which whole ones are kept by the node: ranges of the files that it has."""
+    """Shards on a network, of which whole ones are kept by the node: views of the files that it has.
+
+    Where these lie on a disk that cannot be trusted with mapped files, ranges of them are read.
+    """
 
     def __init__(self, store: Store, cache: NodeCache) -> None:
         super().__init__(store)
@@ -148,6 +179,21 @@ class CachedShards(FetchedShards):
         from chammi75.store.node_cache import shard_files
 
         return {file.url: file for file in shard_files(self._store)}
+
+    def ranges(self, shards: Integers, offsets: Integers, lengths: Integers) -> Found:
+        if self._cache.can_map:
+            return _cut_out(shards, offsets, lengths, self._view)
+        return super().ranges(shards, offsets, lengths)
+
+    def planes(
+        self, shards: Integers, offsets: Integers, lengths: Integers, shapes: Integers, windows: Integers
+    ) -> Found:
+        if self._cache.can_map:
+            return _cut_out(shards, offsets, lengths, self._view)
+        return self._windows(shards, offsets, lengths, shapes, windows, self._read)
+
+    def _view(self, shard: int) -> memoryview:
+        return self._cache.view(self._files[self._store.shard_url(shard)])
 
     def renew(self, shards: Sequence[int]) -> bool:
         for shard in shards:
@@ -162,6 +208,8 @@ class CachedShards(FetchedShards):
         for url, numbers in by_url.items():
             try:
                 found = self._cache.read(self._files[url], [requests[number][1:] for number in numbers])
+            except CacheError:  # no fault of this shard
+                raise
             except StoreError as error:
                 if failures is None:
                     raise

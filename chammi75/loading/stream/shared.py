@@ -10,10 +10,10 @@ import multiprocessing
 import multiprocessing.context
 from typing import Any
 
-_EPOCH, _POSITION, _ROUND, _REPLACED = range(4)
+_EPOCH, _POSITION, _MOVES, _REPLACED = range(4)
 _FINISHED = 4
 _WORKERS = 256
-"""Workers of which it is known whether they finished a round; beyond that nobody is warned."""
+"""Workers of which it is known whether they came to an end; beyond that nobody is warned."""
 
 
 class SharedPlace:
@@ -49,22 +49,27 @@ class SharedPlace:
     def move(self, epoch: int, position: int) -> None:
         """Go on from there with the next iteration."""
         self._values[_EPOCH], self._values[_POSITION] = epoch, position
-        self._values[_ROUND] += 1
+        self._values[_MOVES] += 1
+
+    @property
+    def moves(self) -> int:
+        """How often somebody moved: what tells one iteration from the next."""
+        return int(self._values[_MOVES])
 
     @property
     def replaced(self) -> int:
-        """Samples that others stand in for, in all processes since ``forget_replaced``."""
+        """Samples that others stood in for, in all processes."""
         return int(self._values[_REPLACED])
 
     def count_replaced(self) -> None:
         """One more. Two processes that count at the same moment may count one."""
         self._values[_REPLACED] += 1
 
-    def finish(self, worker: int) -> None:
-        """A worker came to the end of this round."""
+    def finish(self, worker: int, moves: int) -> None:
+        """A worker came to the end of the iteration that it began after so many moves."""
         if worker < _WORKERS:
-            self._values[_FINISHED + worker] = self._values[_ROUND]
+            self._values[_FINISHED + worker] = moves
 
     def is_finished(self, worker: int) -> bool:
         """Whether that worker has come to its end before, and nobody moved since."""
-        return worker < _WORKERS and self._values[_FINISHED + worker] == self._values[_ROUND]
+        return worker < _WORKERS and self._values[_FINISHED + worker] == self._values[_MOVES]

@@ -64,7 +64,7 @@ def shares_of(counts: Mapping[str, int], weighting: str | Mapping[str, float]) -
         exact = Context(prec=28)  # a decimal logarithm is rounded alike everywhere, a binary one is not
         return np.array([float(Decimal(1 + int(count)).ln(exact)) for count in counts.values()])
     near = get_close_matches(str(weighting), WEIGHTINGS, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     raise ChammiError(
         f"weighting={weighting!r} is not known{hint} It can be {', '.join(map(repr, WEIGHTINGS))} "
         f"or a table of shares by name of group"

@@ -78,6 +78,10 @@ class Source(Protocol):
     """Images of one layout. It can be pickled, and opens its files anew in each process."""
 
     @property
+    def url(self) -> str:
+        """Where it lies."""
+
+    @property
     def channel_type_lists(self) -> list[tuple[str | None, ...]]:
         """The different lists of channel types."""
 
@@ -133,8 +137,8 @@ class Source(Protocol):
         """Whether reading again may help: what is damaged is a copy, and fetched again if its origin is otherwise."""
 
 
-def saturations_of(names: Sequence[str], bits: NDArray[Any]) -> NDArray[np.float32]:
+def saturations_of(kinds: Sequence[np.dtype[Any]], bits: NDArray[Any]) -> NDArray[np.float32]:
     """The greatest value of each image: of its significant bits, else of its dtype; NaN for floats."""
-    widths = np.array([0 if name.startswith("float") else 8 * np.dtype(name).itemsize for name in names], np.int64)
+    widths = np.array([0 if kind.kind == "f" else 8 * kind.itemsize for kind in kinds], np.int64)
     used = np.where((bits > 0) & (bits < widths), bits, widths)
     return np.where(widths > 0, 2.0**used - 1, np.nan).astype(np.float32)

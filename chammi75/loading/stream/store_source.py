@@ -14,13 +14,12 @@ from chammi75.files import is_local
 from chammi75.loading.layouts import StoreLayout
 from chammi75.loading.stream.shard_bytes import shard_bytes_of
 from chammi75.loading.stream.sources import Described, Failures, Fetched, Rows, saturations_of
-from chammi75.store.arrays import IndexArrays
+from chammi75.store.arrays import check_inside
 from chammi75.store.node_cache import RemoteFile, open_index_cached, shard_files
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from chammi75.ranges import Traffic
+    from chammi75.store.arrays import IndexArrays
     from chammi75.store.index import ArrowIndex
     from chammi75.store.node_cache import NodeCache
 
@@ -42,6 +41,10 @@ class StoreSource:
         return type(self), (self._layout, self._cache, self._keep_shards)
 
     @property
+    def url(self) -> str:
+        return self._layout.store.url
+
+    @property
     def files(self) -> list[RemoteFile]:
         """Its shards as a cache knows them."""
         return shard_files(self._layout.store)
@@ -53,13 +56,23 @@ class StoreSource:
             return store.index
         return open_index_cached(store, self._cache)
 
-    @cached_property
+    @property
     def _arrays(self) -> IndexArrays:
-        return IndexArrays.of(self._index.table)
+        return self._index.arrays
 
     @cached_property
-    def _ids(self) -> pa.Array:
-        return self._index.table.column("image_id").chunk(0)
+    def _dtypes(self) -> list[np.dtype[Any]]:
+        """The different dtypes, by their codes."""
+        return [np.dtype(name) for name in self._arrays.dtype.values]
+
+    @cached_property
+    def _urls(self) -> list[str]:
+        store = self._layout.store
+        return [store.shard_url(shard) for shard in range(len(store.shards))]
+
+    @cached_property
+    def _shard_bytes(self) -> NDArray[np.int64]:
+        return np.array([shard.bytes for shard in self._layout.store.shards], np.int64)
 
     @property
     def channel_type_lists(self) -> list[tuple[str | None, ...]]:
@@ -75,11 +88,10 @@ class StoreSource:
         return self._arrays.study.at(rows)
 
     def shards(self, rows: Rows) -> NDArray[np.int64]:
-        return self._arrays.shard.values[rows].astype(np.int64)
+        return self._arrays.shards_of(rows, len(self._shard_bytes))
 
     def dtypes(self, rows: Rows) -> list[np.dtype[Any]]:
-        words = self._arrays.dtype
-        return [np.dtype(words.values[code]) for code in np.unique(words.at(rows))]
+        return [self._dtypes[code] for code in np.unique(self._arrays.dtype.known_at(rows))]
 
     @property
     def index_bytes(self) -> int:
@@ -89,17 +101,17 @@ class StoreSource:
     def describe(self, rows: Rows) -> Described:
         arrays = self._arrays
         types = arrays.channel_types
-        names = [arrays.dtype.values[code] for code in arrays.dtype.at(rows).tolist()]
+        kinds = arrays.dtype.known_at(rows).tolist()
         studies = [arrays.study.values[code] if code >= 0 else None for code in arrays.study.at(rows).tolist()]
         bits = np.where(arrays.significant_bits.valid(rows), arrays.significant_bits.values[rows], 0)
         return Described(
-            image_ids=[self._ids[row].as_py() for row in rows.tolist()],
+            image_ids=arrays.image_id.at(rows),
             studies=studies,
-            channel_types=[types.values[code] for code in types.at(rows).tolist()],
+            channel_types=[types.values[code] for code in types.known_at(rows).tolist()],
             heights=arrays.height.values[rows].astype(np.int64),
             widths=arrays.width.values[rows].astype(np.int64),
-            dtypes=[np.dtype(name) for name in names],
-            saturations=saturations_of(names, bits),
+            dtypes=[self._dtypes[code] for code in kinds],
+            saturations=saturations_of([self._dtypes[code] for code in kinds], bits),
         )
 
     def choose_cells(
@@ -117,15 +129,17 @@ class StoreSource:
         asked = [(there, arrays.centroids_offset.values[rows[there]] + 8 * places, 8)]
         if sizes:
             asked.append((there, arrays.sizes_offset.values[rows[there]] + 4 * places, 4))
-        shards = np.concatenate([self.shards(rows[numbers]) for numbers, _, _ in asked])
+        asking = np.concatenate([rows[numbers] for numbers, _, _ in asked])
+        shards = self.shards(asking)
         offsets = np.concatenate([offsets for _, offsets, _ in asked])
         lengths = np.concatenate([np.full(len(numbers), length) for numbers, _, length in asked])
+        check_inside(asking, offsets, lengths, self._shard_bytes[shards])
         parts, failures = self._bytes.ranges(shards, offsets, lengths)
         failed: Failures = {int(there[number % len(there)]): error for number, error in failures.items()}
         for number, part in enumerate(parts):
             if part is not None:
                 target = found[number // len(there)]
-                target[there[number % len(there)]] = np.frombuffer(part, "<f4")
+                target[there[number % len(there)]] = np.frombuffer(part, "<f4").reshape(target.shape[1:])
         return *found, failed
 
     def _cell_counts(
@@ -133,7 +147,7 @@ class StoreSource:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """How many cells each image, or its channel, has, and which of the image's cells is the first of them."""
         cells = self._arrays.cells
-        starts, ends = cells.starts[rows].astype(np.int64), cells.starts[rows + 1].astype(np.int64)
+        starts, ends = self._arrays.cell_spans(rows)
         most = int((ends - starts).max(initial=0))
         slots = starts[:, None] + np.arange(most)
         inside = (slots < ends[:, None]) & cells.valid(rows)[:, None]
@@ -151,18 +165,16 @@ class StoreSource:
         return np.where(own > 0, own, totals), np.where(own > 0, before, 0)
 
     def fetch(self, rows: Rows, channels: NDArray[np.int64], windows: NDArray[np.int64]) -> Fetched:
-        arrays, store = self._arrays, self._layout.store
-        at = arrays.plane_offsets.starts[rows] + channels
-        offsets, lengths = arrays.plane_offsets.items.values[at], arrays.plane_lengths.items.values[at]
+        arrays = self._arrays
+        shards, offsets, lengths = arrays.plane_places(rows, channels, self._shard_bytes)
         shapes = np.stack([arrays.height.values[rows], arrays.width.values[rows]], axis=1).astype(np.int64)
-        shards = self.shards(rows)
         planes, failures = self._bytes.planes(shards, offsets, lengths, shapes, windows)
         return Fetched(
-            names=[store.shard_url(shard) for shard in shards.tolist()],
+            names=[self._urls[shard] for shard in shards.tolist()],
             contents=planes,
             windows=windows,
             shapes=shapes,
-            dtypes=[np.dtype(arrays.dtype.values[code]) for code in arrays.dtype.at(rows).tolist()],
+            dtypes=[self._dtypes[code] for code in arrays.dtype.known_at(rows).tolist()],
             failures=failures,
             shards=shards,
         )

@@ -58,7 +58,8 @@ class TrainingStream(IterableDataset):  # type: ignore[misc,unused-ignore]
 
     The order depends on the selection, the seed, the epoch and ``shuffle`` alone: it is the same for every number of
     ranks and workers, and each sample is where it is because of its position. Give it to a plain ``DataLoader`` with
-    ``batch_size=None``. It works under fork, spawn and forkserver; files are opened by the process that reads them.
+    ``batch_size=None``; without that torch puts whole batches into batches again. It works under fork, spawn and
+    forkserver; files are opened by the process that reads them.
 
     Parameters
     ----------
@@ -90,7 +91,7 @@ class TrainingStream(IterableDataset):  # type: ignore[misc,unused-ignore]
         What becomes of samples that do not fill a batch on every rank: ``pad`` repeats some, with positions beyond the
         epoch's last; ``drop`` leaves them out.
     rank, world_size : int, optional
-        Those of torch.distributed, torchrun or Slurm by default; else 0 of 1.
+        Those of torch.distributed, torchrun or Slurm by default, as the stream is made; else 0 of 1.
     on_error : {"raise", "skip"}
         What becomes of samples that cannot be read: ``skip`` puts others in their places, counts them
         (``stream.replaced``) and warns at the end of the epoch.
@@ -113,8 +114,8 @@ class TrainingStream(IterableDataset):  # type: ignore[misc,unused-ignore]
         ``pixels`` (tensor), ``image_id``, ``channel`` (number as stored; a list of them in ``mca``), ``channel_type``,
         ``channel_id`` (number in the vocabulary; -1: none), ``study``, ``position``, ``epoch``, ``size`` (height,
         width), ``window`` (y, x, height, width), ``dtype``, ``saturation`` (the greatest value that the camera could
-        give; NaN for floats). In a batch: lists of words, tensors of numbers with one entry per sample, and
-        ``resume_at``.
+        give; NaN for floats). Words that the record lacks are None. In a batch: lists of words, tensors of numbers with
+        one entry per sample, and ``resume_at``.
 
     Raises
     ------
@@ -164,6 +165,9 @@ class TrainingStream(IterableDataset):  # type: ignore[misc,unused-ignore]
             _check_positive(name, number)
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
             raise ChammiError(f"seed is a whole number from 0 on, not {seed!r}")
+        if crop is not None and not isinstance(crop, GuidedCrop):
+            raise ChammiError(f"crop is a GuidedCrop, such as GuidedCrop(64), or None for whole planes, not {crop!r}")
+        limit = _bytes(cache_limit)
         self.rank, self.world_size = rank_and_world_size(rank, world_size)
         self.batch_size, self.mode, self.seed = batch_size, mode, int(seed)
         self._last, self._on_error, self._threads, self._crop = last, on_error, threads, crop
@@ -178,7 +182,7 @@ class TrainingStream(IterableDataset):  # type: ignore[misc,unused-ignore]
         remote = any(not is_local(chosen.layout.url) for chosen in self._selections)
         self._prefetch = prefetch if prefetch is not None else _AHEAD if remote else 1
         keeps_shards = remote and isinstance(shuffle, str) and shuffle.startswith("window:")
-        self._cache = _cache_of(cache_dir, cache_limit) if remote else None
+        self._cache = _cache_of(cache_dir, limit) if remote else None
         self.traffic = Traffic()
         self._sources = [
             source_of(chosen.layout, self._cache, keep_shards=keeps_shards, traffic=self.traffic)
@@ -186,6 +190,11 @@ class TrainingStream(IterableDataset):  # type: ignore[misc,unused-ignore]
         ]
         self._units = Units(self._selections, self._sources, mode)
         self._order, self._shards = self._planned(shuffle, weighting, weight_by, samples_per_epoch)
+        if not self._deal(0, 0, 1).steps:
+            raise ChammiError(
+                f"an epoch of {self.samples} samples does not fill one batch of {batch_size or 1} on each of"
+                f" {self.world_size} ranks, and last='drop' leaves them all out: take smaller batches, or last='pad'"
+            )
         dtypes = self._dtypes()
         self._dtype = np.dtype(np.float32) if self._resize else max(dtypes, key=lambda dtype: dtype.itemsize)
         warm_up(dtypes, self._dtype, resize=self._resize is not None)
@@ -206,26 +215,40 @@ class TrainingStream(IterableDataset):  # type: ignore[misc,unused-ignore]
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker, workers = worker_of()
         epoch, start = self._place.read()
-        if self._place.is_finished(worker) and not self._order.is_sequential:
+        if worker == 0 and self._place.is_finished(worker) and not self._order.is_sequential:
             warn(
                 f"epoch {epoch} begins again, in the same order: call stream.set_epoch({epoch + 1}) before it",
                 RepeatedEpochWarning,
             )
-        deal = self._deal(start, worker, workers)
+        return self._iterated(epoch, self._deal(start, worker, workers), self._place.moves)
+
+    def _iterated(self, epoch: int, deal: Deal, moves: int) -> Iterator[dict[str, Any]]:
+        """What a worker yields of an epoch."""
         shown = as_sample if self.batch_size is None else as_batch
         replaced = []
-        dealt = deal if self._window_files is None else self._window_files.ahead_of(deal, self._order, epoch, start)
+        dealt = (
+            deal if self._window_files is None else self._window_files.ahead_of(deal, self._order, epoch, deal.start)
+        )
         for positions, batch in read_ahead(self.reader(), epoch, dealt, self._prefetch):
             for replacement in batch.replaced:
                 replaced.append(replacement.error)
                 self._place.count_replaced()
             yield shown(batch, self.mode, epoch, deal.position_after(positions))
-        self._place.finish(worker)
+        self._place.finish(deal.worker, moves)
         if replaced:
             warn(_replaced_words(epoch, replaced), ReplacedSamplesWarning)
 
     def __len__(self) -> int:
-        """Batches (samples if ``batch_size`` is None) that each rank gets from where the stream stands."""
+        """Batches (samples if ``batch_size`` is None) of a whole epoch, on each rank.
+
+        A DataLoader warns where more come than it was told before, so the first epoch after ``load_state_dict``, which
+        has ``left`` of them, does not change it.
+        """
+        return self._deal(0, 0, 1).steps
+
+    @property
+    def left(self) -> int:
+        """Batches, on each rank, of the epoch that is iterated next, from where the stream stands."""
         _, start = self._place.read()
         return self._deal(start, 0, 1).steps
 
@@ -254,13 +277,13 @@ class TrainingStream(IterableDataset):  # type: ignore[misc,unused-ignore]
 
         In the epoch that ``load_state_dict`` went back to, the next iteration goes on from its position.
         """
-        if isinstance(epoch, bool) or not isinstance(epoch, int | np.integer) or epoch < 0:
-            raise ChammiError(f"an epoch is a whole number from 0 on, not {epoch!r}")
+        if isinstance(epoch, bool) or not isinstance(epoch, int | np.integer) or not 0 <= epoch < 2**62:
+            raise ChammiError(f"an epoch is a whole number from 0 on and below 2**62, not {epoch!r}")
         current, position = self._place.read()
         self._place.move(int(epoch), position if epoch == current else 0)
 
     def state_dict(self, after: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Where to go on: behind a batch, or from where the stream stands.
+        """Where to go on: behind a batch, or where the next iteration begins.
 
         Parameters
         ----------
@@ -308,6 +331,7 @@ class TrainingStream(IterableDataset):  # type: ignore[misc,unused-ignore]
         given = StreamState.from_dict(state)
         if strict:
             given.check(self._parts)
+        given = given.normalised(self.samples)  # another order, taken all the same, may be shorter
         self._place.move(given.epoch, given.position)
 
     def reader(self) -> BatchReader:
@@ -352,13 +376,13 @@ class TrainingStream(IterableDataset):  # type: ignore[misc,unused-ignore]
         return sorted(kinds, key=lambda kind: kind.name)
 
 
-def _cache_of(cache_dir: str | os.PathLike[str] | Literal[False] | None, limit: int | str) -> NodeCache | None:
+def _cache_of(cache_dir: str | os.PathLike[str] | Literal[False] | None, limit: int) -> NodeCache | None:
     if cache_dir is False:
         return None
     from chammi75.store.node_cache import NodeCache
     from chammi75.store.node_cache.cache import shards_folder
 
-    return NodeCache(shards_folder(cache_dir), _bytes(limit))
+    return NodeCache(shards_folder(cache_dir), limit)
 
 
 def _bytes(size: int | str) -> int:
@@ -374,7 +398,7 @@ def _bytes(size: int | str) -> int:
 def _pair(resize: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if resize is None:
         return None
-    pair = (resize, resize) if isinstance(resize, int) else tuple(resize)
+    pair = tuple(resize) if isinstance(resize, Sequence) else (resize, resize)
     if len(pair) != 2 or not all(
         isinstance(side, int | np.integer) and not isinstance(side, bool) and side > 0 for side in pair
     ):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chammi75.errors import ChammiError
+from chammi75.files import is_local
 from chammi75.loading.stream.sources import Source
 from chammi75.loading.stream.store_source import StoreSource
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class WindowFiles:
-    """The files behind the windows of an order.
+    """The files behind the windows of an order, of those sources that are not local: these are read where they lie.
 
     Parameters
     ----------
@@ -35,13 +36,16 @@ class WindowFiles:
 
     def __init__(self, cache: NodeCache, sources: Sequence[Source], shards: Sequence[tuple[int, int]]) -> None:
         self._cache, self._shards = cache, list(shards)
-        self._files: list[list[RemoteFile]] = []
+        self._files: list[list[RemoteFile] | None] = []
         self._index_bytes = 0
         for source in sources:
+            if is_local(source.url):
+                self._files.append(None)
+                continue
             if not isinstance(source, StoreSource):
                 raise ChammiError(
-                    "shards are kept of stores alone: the published layout is read file by file; take"
-                    " shuffle='global', or convert it (chammi75 convert)"
+                    f"{source.url}: shards are kept of stores alone: the published layout is read file by file; take"
+                    f" shuffle='global', or convert it (chammi75 convert)"
                 )
             self._files.append(source.files)
             self._index_bytes += source.index_bytes
@@ -55,7 +59,7 @@ class WindowFiles:
             With the numbers.
         """
         each = order.shuffle.shards or len(self._shards)
-        sizes = sorted((self._file(number).size for number in range(len(self._shards))), reverse=True)
+        sizes = sorted((file.size for file in self._kept(range(len(self._shards)))), reverse=True)
         needed = sum(sizes[: 2 * each]) + self._index_bytes
         self._cache.check_room(needed, f"two windows of {each} shards and the index")
 
@@ -86,8 +90,9 @@ class WindowFiles:
 
     def _prefetch(self, *windows: Window | None) -> None:
         numbers = [shard for window in windows if window is not None for shard in window.shards.tolist()]
-        self._cache.prefetch([self._file(number) for number in dict.fromkeys(numbers)])
+        self._cache.prefetch(self._kept(dict.fromkeys(numbers)))
 
-    def _file(self, number: int) -> RemoteFile:
-        source, shard = self._shards[number]
-        return self._files[source][shard]
+    def _kept(self, numbers: Iterable[int]) -> list[RemoteFile]:
+        """The files of those shards of the order that are kept."""
+        places = [self._shards[number] for number in numbers]
+        return [files[shard] for source, shard in places if (files := self._files[source]) is not None]

@@ -6,10 +6,12 @@ import os
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from chammi75.cache import cache_folder
+from chammi75.store.node_cache.disks import is_own_disk
 from chammi75.store.node_cache.download import RemoteFile
 from chammi75.store.node_cache.folder import CacheError, CacheFolder
 from chammi75.store.node_cache.session import Session
@@ -33,7 +35,7 @@ class CacheTraffic:
     evicted : int
         Files that this process removed for others.
     read_bytes : int
-        Bytes read from cached files.
+        Bytes read from cached files by ``NodeCache.read``; what is read of views is not known.
     """
 
     hits: int = 0
@@ -159,6 +161,8 @@ class NodeCache:
         ------
         StoreError
             If it cannot be read at its source, or is, twice, not what the manifest says.
+        UnreachableError
+            If its server gave nothing in time.
         CacheError
             If the cache cannot be written, is full, or too small for it.
         """
@@ -173,6 +177,23 @@ class NodeCache:
             As ``fetch``; and if a range does not lie in the file.
         """
         return self._mine().read(file, ranges)
+
+    @cached_property
+    def can_map(self) -> bool:
+        """Whether files may be mapped: a mapping that outlives its file is safe on a disk of this machine alone."""
+        return is_own_disk(self.folder)
+
+    def view(self, file: RemoteFile) -> memoryview:
+        """A whole file, mapped; it is fetched if it is not there, or no longer. Only where ``can_map``.
+
+        The view stays valid when the file is evicted, and takes its room on the disk until it is let go.
+
+        Raises
+        ------
+        StoreError, CacheError
+            As ``fetch``.
+        """
+        return self._mine().view(file)
 
     def prefetch(self, files: Iterable[RemoteFile]) -> None:
         """Fetch files ahead, in their order, in a thread of this process; called again, the new files count alone.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chammi75.errors import ChammiError, FetchError, StoreError
+from chammi75.errors import ChammiError, FetchError, StoreError, UnreachableError
 from chammi75.files import StorageOptions, explain, read_ranges, reading_errors
 
 PART_BYTES = 4 * 2**20
@@ -66,6 +66,8 @@ def download(file: RemoteFile, target: Path, is_unwanted: Callable[[], bool] = l
         If its length or its SHA-256 is another one.
     StoreError
         If it cannot be read.
+    UnreachableError
+        If the server gave nothing in time.
     StoppedError
         If it was given up.
     OSError
@@ -149,6 +151,8 @@ class _Transfer:
         length = min(PART_BYTES, size - offset)
         try:
             (content,) = read_ranges(url, [(offset, length)], self._file.storage_options)
+        except UnreachableError:
+            raise
         except FetchError as error:
             raise StoreError(f"{url}: it cannot be read: {error.reason}") from error
         except FileNotFoundError as error:

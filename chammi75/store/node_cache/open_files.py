@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 import time
@@ -28,6 +29,7 @@ class OpenFile:
         self.descriptor = open_entry(path)
         self.used_s = time.monotonic()
         self._mutex = None if hasattr(os, "pread") else threading.Lock()
+        self._mapped: mmap.mmap | None = None
 
     def read(self, offset: int, length: int) -> bytes:
         """Bytes at an offset; fewer only at the file's end."""
@@ -46,6 +48,16 @@ class OpenFile:
         with self._mutex:  # Windows: no pread
             os.lseek(self.descriptor, offset, os.SEEK_SET)
             return os.read(self.descriptor, length)
+
+    def view(self) -> memoryview:
+        """The whole file, mapped, as long as it is now; the view outlives this object and the file's name."""
+        size = os.fstat(self.descriptor).st_size
+        if not size:
+            return memoryview(b"")
+        mapped = self._mapped
+        if mapped is None or len(mapped) != size:
+            mapped = self._mapped = mmap.mmap(self.descriptor, size, access=mmap.ACCESS_READ)
+        return memoryview(mapped)
 
     @property
     def is_evicted(self) -> bool:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from chammi75.errors import StoreError
+from chammi75.errors import StoreError, UnreachableError
 from chammi75.store.node_cache.ahead import Ahead
 from chammi75.store.node_cache.download import RemoteFile, StoppedError, WrongContentError, download
 from chammi75.store.node_cache.entries import note_use
@@ -50,6 +50,7 @@ class Session:
         self._mutex = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._had: set[str] = set()
+        self._unreachable: tuple[float, UnreachableError] | None = None  # when, and what a server did not give
 
     def counts(self) -> dict[str, int]:
         """What was counted so far (see ``CacheTraffic``)."""
@@ -97,11 +98,18 @@ class Session:
         return path
 
     def _obtain(self, file: RemoteFile) -> Path:
-        """Fetch a file, or wait until somebody else has; who hangs is not waited for."""
+        """Fetch a file, or wait until somebody else has; who hangs is not waited for.
+
+        What another thread learned meanwhile of a server that is away holds for this one too: else they would find it
+        out one after the other.
+        """
         pause_s, changed_s = 0.01, time.monotonic()
+        started_s = changed_s
         seen: list[tuple[str, float]] | None = None
         while True:
             is_late = time.monotonic() - changed_s > PATIENCE_S
+            if self._unreachable is not None and self._unreachable[0] >= started_s:
+                raise self._unreachable[1]
             path = self._try_to_obtain(file, insist=True, is_late=is_late)
             if path is None and is_late:
                 raise self.folder.full(file.size)
@@ -152,6 +160,9 @@ class Session:
                 self._count(fetched_bytes=file.size)
                 if not tries:
                     raise
+            except UnreachableError as error:
+                self._unreachable = time.monotonic(), error
+                raise
             except FileNotFoundError as error:  # the part was taken for a dead process's, by a clock that is wrong
                 if not tries:
                     raise self.folder.unusable(error) from error
@@ -195,6 +206,19 @@ class Session:
             f"{self.folder.path}: the cached copy of {file.url} could not be read {_TRIES} times"
             f" ({failure.strerror if failure else 'it was cut short each time'}): name a folder on another disk"
         ) from failure
+
+    def view(self, file: RemoteFile) -> memoryview:
+        """As ``NodeCache.view``."""
+        for _ in range(_TRIES):
+            opened = self._open(file)
+            view = opened.view()
+            if len(view) == file.size:
+                return view
+            self.files.drop(file.sha256)  # somebody cut the file: it is fetched again
+        raise CacheError(
+            f"{self.folder.path}: the cached copy of {file.url} was cut short {_TRIES} times: name a folder on another"
+            " disk"
+        )
 
     def _open(self, file: RemoteFile) -> OpenFile:
         opened = self.files.get(file.sha256)

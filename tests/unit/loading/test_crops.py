@@ -131,7 +131,29 @@ def test_crops_are_resized_alike_in_every_layout(known: Known, dtype: str) -> No
         assert np.array_equal(crop, expected)
 
 
+def test_windows_sizes_and_channels_are_taken_in_every_usual_form(store: Known) -> None:
+    images, pixels = images_of(store)
+    image, array = images[0], pixels[0]
+    expected = array[[1, 0], 3:11, 5:12]
+    for window in ([3, 5, 8, 7], (3, 5, 8, 7), np.array([3, 5, 8, 7], np.uint8), [np.int16(3), 5, np.uint8(8), 7]):
+        for channels in (
+            [1, 0],
+            (1, 0),
+            np.array([1, 0]),
+            [[1, 0]],
+            ["er", np.str_("nucleus")],
+            [-3, -4],
+            [1, "nucleus"],
+        ):
+            assert np.array_equal(read_crops([image], [window], channels=channels)[0], expected)
+    for size in (np.int32(6), (6, 6), [6, 6], np.array([6, 6])):
+        found = read_crops([image], [[3, 5, 8, 7]], size=size, threads=np.int64(2))  # type: ignore[arg-type]
+        assert np.array_equal(found, read_crops([image], [[3, 5, 8, 7]], size=6))
+    assert read_crops([image], [[3, 5, 8, 7]], channels=[]).shape == (1, 0, 8, 7)
+
+
 def test_no_images_are_an_empty_array() -> None:
+    assert read_crops([], []).shape[0] == 0
     assert read_crops([], np.zeros((0, 4), int)).shape[0] == 0
     assert read_crops([], np.zeros((0, 4), int), size=8).shape[::2] == (0, 8)
 
@@ -142,6 +164,11 @@ def test_what_does_not_fit_together_is_said(store: Known) -> None:
     for arguments, words in (
         (([large], [[0, 0, 5]]), r"\(1, 4\)"),
         (([large], [[0.0, 0, 5, 5]]), "whole numbers"),
+        (([large], [["0", "0", "5", "5"]]), "whole numbers"),
+        (([large], [[True, True, True, True]]), "whole numbers"),
+        (([large, large], [[0, 0, 5, 5], [0, 0, 5]]), "whole numbers"),
+        (([large], np.array([[2**63, 0, 5, 5]], np.uint64)), "not inside"),
+        (([large], [[-1, 0, 5, 5]]), "not inside"),
         (([large, small], [[0, 0, 5, 5]]), r"\(2, 4\)"),
         (([large], [[296, 0, 5, 5]]), "300 x 280"),
         (([large], [[0, 0, 0, 5]]), "not inside"),
@@ -155,14 +182,24 @@ def test_what_does_not_fit_together_is_said(store: Known) -> None:
         (np.zeros((1, 4, 4, 5), np.uint16), "do not fit"),
         (np.zeros((1, 4, 5, 5), np.uint8), "cannot hold"),
         (np.zeros((1, 4, 5, 5), np.int64), "int64"),
+        (np.zeros((1, 4, 5, 5), ">u2"), ">u2"),
+        (np.broadcast_to(np.zeros(1, np.uint16), (1, 4, 5, 5)), "read-only"),
+        ([[0.0]], "numpy array, not list"),
         (np.zeros((4, 5, 5), np.uint16), "shape"),
     ):
         with pytest.raises(ChammiError, match=words):
             read_crops([large], [[0, 0, 5, 5]], out=out)
     with pytest.raises(ChammiError, match="size"):
         read_crops([large], [[0, 0, 5, 5]], out=np.zeros((1, 4, 5, 5), np.uint16), size=6)
-    with pytest.raises(ChammiError, match="at least 1"):
-        read_crops([large], [[0, 0, 5, 5]], size=0)
+    for size in (0, (5, -1), 5.0, (5,), (5, 5, 1), "5", True):
+        with pytest.raises(ChammiError, match="at least 1 pixel"):
+            read_crops([large], [[0, 0, 5, 5]], size=size)  # type: ignore[arg-type]
+    for threads in (0, -1, 1.5, None):
+        with pytest.raises(ChammiError, match="threads are a whole number"):
+            read_crops([large], [[0, 0, 5, 5]], threads=threads)  # type: ignore[arg-type]
+    for channels in (0, [[0], [0, 1]], [[["er"]]], [["er"]], np.array(0)):
+        with pytest.raises(ChammiError, match="channels"):
+            read_crops([large], [[0, 0, 5, 5]], channels=channels)  # type: ignore[arg-type]
 
 
 def test_a_damaged_plane_is_named_and_the_others_are_done(tmp_path: Path) -> None:
@@ -172,14 +209,14 @@ def test_a_damaged_plane_is_named_and_the_others_are_done(tmp_path: Path) -> Non
     content = bytearray(shard.read_bytes())
     content[images[1]["offsets"][2] + images[1]["lengths"][2] - 3] ^= 1
     shard.write_bytes(content)
-    out = np.zeros((3, 4, 30, 30), np.uint16)
     windows = windows_of(pixels, 30, 30)
-    with pytest.raises(StoreError, match=r"plate1/P01.*channel 2 \(protein\).*damaged") as caught:
-        read_crops(images, windows, out=out)
-    assert str(shard) in str(caught.value)
-    for n in (0, 2):
-        assert np.array_equal(out[n], cut(pixels[n], windows[n]))
-    assert np.array_equal(out[1, :2], cut(pixels[1], windows[1])[:2])
+    for out in (np.zeros((3, 4, 30, 30), np.uint16), np.zeros((3, 4, 31, 60), np.uint16)[:, :, :30, ::2]):
+        with pytest.raises(StoreError, match=r"plate1/P01.*channel 2 \(protein\).*damaged") as caught:
+            read_crops(images, windows, out=out)
+        assert str(shard) in str(caught.value)
+        for n in (0, 2):
+            assert np.array_equal(out[n], cut(pixels[n], windows[n]))
+        assert np.array_equal(out[1, :2], cut(pixels[1], windows[1])[:2])
 
 
 def test_a_published_file_that_is_gone_or_is_another_is_named(tmp_path: Path, published: Known) -> None:

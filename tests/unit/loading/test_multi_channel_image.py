@@ -101,6 +101,14 @@ def test_a_crop_that_leaves_the_image_is_refused(large: Any, window: tuple[int, 
         large[0].crop(*window)
 
 
+@pytest.mark.parametrize("window", [(0.5, 0, 4, 4), (0, 0, 4.0, 4), ("0", 0, 4, 4), (None, 0, 4, 4)])
+def test_a_crop_is_four_whole_numbers(large: Any, window: Any) -> None:
+    with pytest.raises(ChammiError, match="four whole numbers"):
+        large[0].crop(*window)
+    pixels = large[0].crop(np.int64(1), np.uint8(2), np.int32(3), 4)
+    assert np.array_equal(pixels, large[0].crop(1, 2, 3, 4))
+
+
 def test_it_is_an_array(large: Any) -> None:
     image, pixels = large
     assert (image.shape, image.ndim, image.dtype) == (pixels.shape, 3, pixels.dtype)

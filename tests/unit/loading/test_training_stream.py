@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import pickle
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,12 @@ from torch.utils.data import DataLoader
 
 from chammi75.errors import ChammiError, FilterError, StoreError
 from chammi75.loading import GuidedCrop, TrainingStream
+from chammi75.loading.selection import WithdrawnWarning
 from chammi75.loading.stream.stream import RepeatedEpochWarning, ReplacedSamplesWarning
+from chammi75.schemas.withdrawal import Withdrawal
+from chammi75.store import open_store
+from chammi75.store.parts import combine
+from chammi75.store.withdrawals import add_withdrawals
 
 
 def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
@@ -143,14 +150,14 @@ def test_an_image_of_a_batch_of_many_channels_has_them_all(store: Known) -> None
             assert (batch["channel_id"][number, len(channels) :] == -1).all()
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
-def test_workers_change_nothing(store: Known, context: str) -> None:
+@pytest.mark.parametrize(("context", "workers"), [("fork", 2), ("forkserver", 1)])  # spawn: see set_epoch below
+def test_workers_change_nothing(store: Known, context: str, workers: int) -> None:
     options: dict[str, Any] = {"seed": 1, "batch_size": 3, "crop": GuidedCrop(20), "resize": 16}
     (alone,) = dealt(store, 1, 0, **options)
     stream = TrainingStream(store.url, **options)
     list(stream)  # files are open in the parent
     stream.set_epoch(0)
-    loader = DataLoader(stream, batch_size=None, num_workers=2, multiprocessing_context=context)
+    loader = DataLoader(stream, batch_size=None, num_workers=workers, multiprocessing_context=context)
     shared = list(loader)
     assert len(shared) == len(alone) == len(stream)
     assert all(same(first, second) for first, second in zip(alone, shared, strict=True))
@@ -198,7 +205,7 @@ def test_a_stream_goes_on_behind_any_batch_and_again_behind_any_later_one(store:
     assert all(isinstance(value, int | str | dict) for value in state.values())
     second = TrainingStream(store.url, **options)
     second.load_state_dict(pickle.loads(pickle.dumps(state)))  # noqa: S301 - our own
-    assert len(second) == len(whole) - 3
+    assert second.left == len(whole) - 3 and len(second) == len(whole)
     for batch in DataLoader(second, batch_size=None, num_workers=workers):
         used.append(batch)
         if len(used) == 6:
@@ -251,6 +258,9 @@ def test_the_state_of_another_stream_is_refused_and_says_what_differs(store: Kno
     lenient.load_state_dict(state, strict=False)
     with pytest.raises(ChammiError):
         lenient.load_state_dict({"epoch": 1})
+    short = TrainingStream(store.url, seed=1, samples_per_epoch=10)
+    short.load_state_dict({**state, "position": 20}, strict=False)
+    assert (short.epoch, len(short)) == (1, 10)
 
 
 def test_after_takes_what_the_stream_yielded(store: Known) -> None:
@@ -280,6 +290,35 @@ def test_a_shuffled_epoch_that_begins_again_is_told(store: Known) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         list(in_order), list(in_order)
+        moved = TrainingStream(store.url, batch_size=8)
+        begun = iter(moved)
+        next(begun)
+        moved.set_epoch(1)
+        list(begun)  # the end of an iteration that began before is no end of epoch 1
+        list(moved)
+
+
+def test_one_worker_tells_for_all_that_an_epoch_begins_again(
+    store: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = tmp_path / "said"
+
+    def note(message: str, category: type[Warning]) -> None:
+        with said.open("a") as file:
+            file.write(f"{category.__name__}\n")
+
+    monkeypatch.setattr("chammi75.loading.stream.stream.warn", note)
+    stream = TrainingStream(store.url, batch_size=8, crop=GuidedCrop(20))
+    loader = DataLoader(stream, batch_size=None, num_workers=2)
+    list(loader), list(loader)
+    assert said.read_text() == "RepeatedEpochWarning\n"
+
+
+def test_an_iteration_stands_where_the_stream_stood_when_it_began(store: Known) -> None:
+    stream = TrainingStream(store.url, batch_size=8)
+    batches = iter(stream)
+    stream.set_epoch(5)
+    assert (next(batches)["epoch"], next(iter(stream))["epoch"]) == (0, 5)
 
 
 def test_selections_are_those_of_load_dataset(store: Known) -> None:
@@ -369,6 +408,17 @@ def test_damage_is_skipped_counted_and_reported_where_that_is_asked_for(tmp_path
     assert two.replaced == stream.replaced
 
 
+def test_what_stands_in_for_an_image_has_its_own_number_of_channels(tmp_path: Any) -> None:
+    known, _ = damaged(tmp_path)
+    stream = TrainingStream(known.url, mode="mca", on_error="skip", crop=None)
+    with pytest.warns(ReplacedSamplesWarning):
+        found = list(stream)
+    for sample in found:
+        stored = known.pixels[sample["image_id"]]
+        assert np.array_equal(sample["pixels"].numpy().astype(stored.dtype), stored)
+        assert len(sample["channel"]) == len(sample["channel_type"]) == len(sample["channel_id"]) == len(stored)
+
+
 def test_a_shard_that_vanished_is_named_or_skipped(tmp_path: Any) -> None:
     known = write_store(tmp_path / "store")
     stream = TrainingStream(known.url, on_error="skip")
@@ -386,6 +436,45 @@ def test_several_stores_are_one_stream(store: Known, tmp_path: Any) -> None:
     assert ids == {*store.ids, *published.ids}
 
 
+def test_of_local_and_remote_stores_only_the_remote_ones_are_kept(store: Known, tmp_path: Path) -> None:
+    published = write_published(tmp_path)
+    remote = write_store("memory://mixed/store", images=14)
+    stream = TrainingStream(
+        [store.url, remote.url, published.url],
+        batch_size=8,
+        shuffle="window:2",
+        cache_dir=tmp_path / "cache",
+        crop=GuidedCrop(16),
+    )
+    assert {image_id for batch in stream for image_id in batch["image_id"]} == {*store.ids, *published.ids}
+    kept = sorted(path.stat().st_size for path in (tmp_path / "cache").rglob("*.arrow"))
+    shards = open_store(remote.url).manifest.shards
+    local = {shard.bytes for shard in open_store(store.url).manifest.shards} - {shard.bytes for shard in shards}
+    assert {shard.bytes for shard in shards} <= {*kept} and not local & {*kept}
+
+
+def test_withdrawn_images_of_a_store_of_parts_are_not_drawn(tmp_path: Path) -> None:
+    part = write_store(tmp_path / "part", images=20)
+    combine([part.url], str(tmp_path / "whole"))
+    gone = part.ids[3:5]
+    day = datetime.date(2026, 1, 31)
+    add_withdrawals(
+        str(tmp_path / "whole"),
+        [Withdrawal(image_id=image_id, reason="consent withdrawn", date=day) for image_id in gone],
+    )
+    with pytest.warns(WithdrawnWarning):
+        stream = TrainingStream(str(tmp_path / "whole"), batch_size=8, crop=GuidedCrop(16), shuffle="window:2")
+    left = {image_id: len(pixels) for image_id, pixels in part.pixels.items() if image_id not in gone}
+    assert stream.samples == sum(left.values())
+    found = [
+        image_id
+        for batch in stream
+        for image_id, position in zip(batch["image_id"], batch["position"].tolist(), strict=True)
+        if position < stream.samples
+    ]
+    assert {image_id: found.count(image_id) for image_id in found} == left
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -400,8 +489,73 @@ def test_several_stores_are_one_stream(store: Known, tmp_path: Any) -> None:
         ({"rank": 2, "world_size": 2}, "rank"),
         ({"on_error": "ignore"}, "on_error"),
         ({"last": "keep"}, "last"),
+        ({"last": "drop", "batch_size": 100}, "does not fill"),
+        ({"crop": 64}, "GuidedCrop"),
+        ({"resize": 2.5}, "resize"),
+        ({"cache_limit": "some"}, "cache_limit"),
     ],
 )
 def test_wrong_parameters_are_refused_in_words(store: Known, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ChammiError, match=words):
         TrainingStream(store.url, **options)
+
+
+@pytest.mark.parametrize("epoch", [-1, 2**64, True, "1", 1.0])
+def test_what_is_no_epoch_is_refused(store: Known, epoch: Any) -> None:
+    with pytest.raises(ChammiError, match="epoch"):
+        TrainingStream(store.url).set_epoch(epoch)
+
+
+def test_few_samples_make_whole_batches_for_many_ranks(tmp_path: Any) -> None:
+    one = write_store(tmp_path / "one", images=1)
+    for rank in range(8):
+        (batch,) = TrainingStream(one.url, batch_size=16, rank=rank, world_size=8, crop=GuidedCrop(16, jitter=0))
+        assert batch["pixels"].shape == (16, 1, 16, 16)
+        assert batch["position"].tolist() == list(range(16 * rank, 16 * rank + 16))
+    (batch,) = TrainingStream(one.url, batch_size=16, samples_per_epoch=3, weighting="log", shuffle="window:9")
+    assert sum(position < 3 for position in batch["position"].tolist()) == 3
+
+
+def test_a_group_whose_share_is_less_than_a_sample_is_left_out(store: Known) -> None:
+    stream = TrainingStream(store.url, weighting={"plate1": 1e-9, "*": 1}, samples_per_epoch=20, crop=GuidedCrop(16))
+    assert {sample["study"] for sample in stream} == {"plate2", "plate3"}
+
+
+def test_batches_pass_through_what_a_data_loader_does_to_them(store: Known) -> None:
+    from torch.utils.data._utils.collate import default_convert
+
+    batch = next(iter(TrainingStream(store.url, batch_size=4, mode="mca", crop=GuidedCrop(20))))
+    passed = default_convert(batch)
+    assert same(batch, passed) and type(passed) is dict
+
+
+def test_a_state_is_known_where_a_data_loader_put_one_batch_into_another(store: Known) -> None:
+    stream = TrainingStream(store.url, batch_size=4, crop=GuidedCrop(20), resize=8)
+    forgotten = DataLoader(stream)  # without batch_size=None
+    batches = iter(forgotten)
+    next(batches)
+    assert stream.state_dict(after=next(batches))["position"] == 8
+
+
+def mixing(batches: Any, key: str) -> float:
+    """How evenly batches draw from groups: 1 as even as chance has it, 0 if each batch is of one group."""
+    words = [list(batch[key]) for batch in batches]
+    everything = [word for batch in words for word in batch]
+    shares = np.array([everything.count(word) for word in set(everything)]) / len(everything)
+    size = len(words[0])
+    together = np.mean(
+        [(sum(batch.count(word) ** 2 for word in set(batch)) - size) / (size * (size - 1)) for batch in words]
+    )  # the chance that two samples of a batch are of one group
+    by_chance = float((shares**2).sum())
+    return float((1 - together) / (1 - by_chance))
+
+
+def test_a_global_shuffle_mixes_studies_as_chance_does_and_windows_the_more_the_larger_they_are(tmp_path: Any) -> None:
+    known = write_store(tmp_path / "store", images=300)
+    found = {}
+    for shuffle in ("global", "window:20", "window:4", "none"):
+        stream = TrainingStream(known.url, batch_size=16, shuffle=shuffle, crop=GuidedCrop(8), seed=3)
+        found[shuffle] = mixing(list(stream)[:-1], "study")
+    assert abs(found["global"] - 1) < 0.05
+    assert found["none"] < found["window:4"] < found["window:20"] < 1.05
+    assert found["none"] < 0.5 and found["window:20"] > 0.9

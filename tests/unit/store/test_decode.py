@@ -202,6 +202,26 @@ def test_a_plane_whose_size_the_index_states_far_too_large_costs_no_memory(route
     assert "states 150 x 140" in str(failures[0])
 
 
+def test_a_plane_that_is_mended_while_it_is_decoded_is_not_written_beyond_the_memory_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from chammi75.store import decode, fused
+
+    pixels = picture(150, 140, "uint8")
+    encoded = bytearray(encode_plane(pixels))
+    encoded[0] ^= 1
+
+    def mended_after(jobs: np.ndarray, first: int, end: int, height: int, width: int) -> tuple[int, int]:
+        encoded[0] ^= 1
+        return 0, 0
+
+    monkeypatch.setattr(decode, "_local", threading.local())
+    monkeypatch.setattr(fused, "rooms_needed", mended_after)
+    out, shared = np.zeros((1, 64, 64), np.float32), {"shapes": np.array([[150, 140]]), "dtypes": [pixels.dtype]}
+    failures = decode_crops([encoded], np.array([[0, 0, 150, 140]]), out, resize="bilinear", **shared)  # type: ignore[arg-type]
+    assert "changed while it was decoded" in str(failures[0]) and not out.any()
+
+
 def hostile(encoded: bytes, data: st.DataObject) -> bytes:
     """A plane with bits flipped, bytes replaced, numbers of its table changed, a part moved, or its end cut off."""
     damaged = bytearray(encoded)
@@ -317,6 +337,8 @@ def test_arguments_that_do_not_fit_each_other_are_refused_by_name() -> None:
         ("shapes", np.array([[40]]), "shapes"),
         ("places", np.array([1]), "places"),
         ("resize", "cubic", "bilinear"),
+        ("threads", 0, "threads are a whole number"),
+        ("threads", 1.5, "threads are a whole number"),
     ):
         with pytest.raises(ChammiError, match=words):
             decode_crops(**{**good, name: value})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import struct
 import subprocess
@@ -239,3 +240,17 @@ def test_a_store_knows_its_size(target: Path) -> None:
     assert isinstance(store, Store)
     assert len(store) == 7
     assert "images=7" in repr(store)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of open files are of POSIX")
+def test_more_files_are_mapped_than_may_be_open(tmp_path: Path) -> None:
+    for number in range(100):
+        (tmp_path / str(number)).write_bytes(bytes([number]) * 10)
+    code = (
+        "import resource, sys; from pathlib import Path; import pyarrow;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (60, resource.getrlimit(resource.RLIMIT_NOFILE)[1]));"
+        "from chammi75.store.reader import map_file;"
+        "files = sorted(Path(sys.argv[1]).iterdir(), key=lambda file: int(file.name));"
+        "assert [map_file(str(file), 10)[0] for file in files] == list(range(100))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
