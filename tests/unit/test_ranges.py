@@ -84,7 +84,7 @@ def test_ranges_come_in_their_order_near_ones_in_one_request_and_each_once(serve
     url, options = place(server, scheme)
     traffic = Traffic()
     asked = [(90_000, 10), (5, 10), (20, 30), (5, 10), (12, 3), (0, 0), (40_000, 5)]
-    parts = fetch_ranges([(url, at, length) for at, length in asked], options, traffic=traffic)
+    parts = fetch_ranges([(url, at, length) for at, length in asked], options, traffic=traffic, gap_bytes=16 * 2**10)
     assert [bytes(part) for part in parts] == [CONTENT[at : at + length] for at, length in asked]
     assert {one.range for one in server.seen()} == {"bytes=5-49", "bytes=40000-40004", "bytes=90000-90009"}
     counts = server.counts()
