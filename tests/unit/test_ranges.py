@@ -23,7 +23,7 @@ from slow_server import Fault, SlowServer, slow_server
 
 from chammi75.errors import ChammiError, FetchError, UnreachableError
 from chammi75.files import explain, is_unreachable, join_url, read_files, read_ranges, reading_errors
-from chammi75.ranges import Patience, Traffic, fetch_ranges
+from chammi75.ranges import Patience, Traffic, fetch_ranges, fetch_ranges_and_more
 from chammi75.transfer import PIECE_BYTES, fetch
 
 QUICK = Patience(stall_s=0.4, deadline_s=20.0, first_wait_s=0.01, longest_wait_s=0.05)
@@ -410,3 +410,44 @@ def test_a_forked_child_leaves_the_connections_of_its_parent_alone(server: SlowS
     command = [sys.executable, "-W", "ignore", "-c", _FORKED, url, server.url]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("scheme", ["http", "s3"])
+def test_what_a_range_tells_of_is_asked_for_as_soon_as_it_is_there(server: SlowServer, scheme: str) -> None:
+    url, options = place(server, scheme)
+    server.fail(Fault("stall", times=1))
+    start = perf_counter()
+    times = []
+
+    def follow(number: int, part: memoryview) -> list[tuple[int, int]]:
+        times.append(perf_counter() - start)
+        assert bytes(part) == CONTENT[number * 1000 : number * 1000 + 10]
+        return [(50_000 + 1000 * number, 5), (60_000, 3)][: number + 1]
+
+    requests = [(url, 1000 * k, 10) for k in range(3)]
+    parts, more = fetch_ranges_and_more(requests, follow, options, gap_bytes=0, patience=QUICK)
+    assert [bytes(part) for part in parts] == [CONTENT[at : at + 10] for at in (0, 1000, 2000)]
+    assert [[bytes(part) for part in found] for found in more] == [
+        [CONTENT[50_000 + 1000 * k :][:5], CONTENT[60_000:60_003]][: k + 1] for k in range(3)
+    ]
+    assert max(times) - min(times) > 0.5 * QUICK.stall_s  # the others did not wait for the one that stalled
+
+
+def test_what_follows_may_fail_by_itself(server: SlowServer) -> None:
+    url, options = place(server, "s3")
+    failures: dict[int, Exception] = {}
+    beyond = len(CONTENT)
+    parts, more = fetch_ranges_and_more(
+        [(url, 0, 10), (url, 10, 10)],
+        lambda number, part: [(beyond - 2, 5)] if number else [(5, 5)],
+        options,
+        failures=failures,
+    )
+    assert [len(part) for part in parts] == [10, 10]
+    assert bytes(more[0][0]) == CONTENT[5:10]
+    assert list(failures) == [1]
+    assert "cut short" in str(failures[1])
+    with pytest.raises(FetchError, match="cut short"):
+        fetch_ranges_and_more([(url, 0, 10)], lambda number, part: [(beyond, 5)], options)
+    with pytest.raises(ChammiError, match="0 or more"):
+        fetch_ranges_and_more([(url, 0, 10)], lambda number, part: [(-1, 5)], options)

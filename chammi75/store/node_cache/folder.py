@@ -30,7 +30,7 @@ from chammi75.store.node_cache.entries import (
     recognised,
     stamp,
 )
-from chammi75.store.node_cache.locks import CacheLocks, locks_of
+from chammi75.store.node_cache.locks import LOCK_FILE, CacheLocks, locks_of
 from chammi75.terminal import human_bytes
 
 TAG = "CACHEDIR.TAG"
@@ -90,8 +90,9 @@ class CacheFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not _is_marked(tag):
-                names = {path.name for path in self.path.iterdir() if not path.name.startswith(f".{TAG}.")}
-                if names and not _is_marked(tag):  # it may have been marked by another process since, and used
+                if self._has_others_files() and not _is_marked(
+                    tag
+                ):  # it may have been marked by another process since, and used
                     raise CacheError(
                         f"{self.path}: this folder is not empty and no chammi75 cache (no {TAG} of ours), so nothing in"
                         " it is touched: name a new or an empty folder"
@@ -102,6 +103,16 @@ class CacheFolder:
             raise self.unusable(error) from error
         with self._room():
             self._remove_dead(self.parts())
+
+    def _has_others_files(self) -> bool:
+        """Whether there are files that no cache makes; one whose mark was removed while it was used has none."""
+        with os.scandir(self.path) as listing:
+            return any(
+                not (item.name == LOCK_FILE or item.name.startswith(f".{TAG}."))
+                and (status := _status(item)) is not None
+                and recognised(Path(item.path), status) is None
+                for item in listing
+            )
 
     def unusable(self, error: OSError) -> CacheError:
         """What to raise where the folder, or a file in it, could not be used."""
@@ -236,7 +247,19 @@ class CacheFolder:
                 f"{self.path}: a file of {human_bytes(size)} is larger than the cache may be"
                 f" ({human_bytes(self.limit_bytes)}): give it a higher limit"
             )
-        if not self.path.is_dir():  # somebody deleted the cache
+        try:
+            return self._begun(sha256, size, keep, insist=insist)
+        except CacheError:
+            if self.path.exists():
+                raise
+        return self._begun(sha256, size, keep, insist=insist)  # somebody deleted the cache at that moment
+
+    def _begun(self, sha256: str, size: int, keep: Mapping[str, int], *, insist: bool) -> Path | None:
+        try:
+            is_marked = _is_marked(self.path / TAG)
+        except OSError as error:
+            raise self.unusable(error) from error
+        if not is_marked:  # somebody deleted the cache
             self.prepare()
         with self._room():
             if not self.make_room(size, keep, insist=insist):

@@ -50,7 +50,8 @@ class Session:
         self._mutex = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._had: set[str] = set()
-        self._unreachable: tuple[float, UnreachableError] | None = None  # when, and what a server did not give
+        self._damaged: set[str] = set()
+        self._unreachable: tuple[float, str, str] | None = None  # when, and what a server did not give
 
     def counts(self) -> dict[str, int]:
         """What was counted so far (see ``CacheTraffic``)."""
@@ -88,8 +89,11 @@ class Session:
 
     def check(self, file: RemoteFile) -> bool:
         """As ``NodeCache.check``."""
+        is_right = self.folder.check(file.sha256, is_index=file.is_index)
+        if not is_right:
+            self._damaged.add(file.sha256)
         self.files.drop(file.sha256)
-        return self.folder.check(file.sha256, is_index=file.is_index)
+        return is_right
 
     def _find(self, file: RemoteFile) -> Path | None:
         path = self.folder.find(file.sha256, file.size, is_index=file.is_index)
@@ -109,7 +113,7 @@ class Session:
         while True:
             is_late = time.monotonic() - changed_s > PATIENCE_S
             if self._unreachable is not None and self._unreachable[0] >= started_s:
-                raise self._unreachable[1]
+                raise UnreachableError(*self._unreachable[1:])
             path = self._try_to_obtain(file, insist=True, is_late=is_late)
             if path is None and is_late:
                 raise self.folder.full(file.size)
@@ -161,7 +165,7 @@ class Session:
                 if not tries:
                     raise
             except UnreachableError as error:
-                self._unreachable = time.monotonic(), error
+                self._unreachable = time.monotonic(), error.path, error.reason
                 raise
             except FileNotFoundError as error:  # the part was taken for a dead process's, by a clock that is wrong
                 if not tries:
@@ -222,6 +226,9 @@ class Session:
 
     def _open(self, file: RemoteFile) -> OpenFile:
         opened = self.files.get(file.sha256)
+        if opened is not None and file.sha256 in self._damaged and opened.is_evicted:
+            self.files.drop(file.sha256)  # another thread opened it just before it was found to be damaged
+            opened = None
         if opened is not None:
             self._note_uses()
             return opened

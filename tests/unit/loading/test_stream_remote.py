@@ -194,8 +194,8 @@ def test_a_server_that_goes_away_ends_the_epoch_and_no_sample_is_skipped(
     assert not stream.replaced
 
 
-@pytest.mark.usefixtures("hasty")
-def test_a_shard_of_another_length_is_skipped_or_named(server: SlowServer) -> None:
+def test_a_shard_of_another_length_is_skipped_or_named(server: SlowServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chammi75.transfer.Patience", partial(Patience, deadline_s=0.05, first_wait_s=0.01))
     server.fail(Fault("short", path="train-00002", times=None, after_bytes=1))
     skipping = remote(server, on_error="skip")
     with pytest.warns(UserWarning, match="train-00002"):

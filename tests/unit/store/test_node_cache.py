@@ -503,6 +503,66 @@ def test_a_cache_that_somebody_deletes_is_made_anew(source: Source, where: Path)
     assert cache.read(source.files[0], [(0, 9)]) == [source.contents[0][:9]]
 
 
+def test_a_cache_whose_mark_was_removed_while_it_was_used_is_marked_again(source: Source, where: Path) -> None:
+    cache = NodeCache(where, 10**9)
+    cache.fetch(source.files[0])
+    (where / "CACHEDIR.TAG").unlink()
+    cache.fetch(source.files[1])
+    assert (where / "CACHEDIR.TAG").is_file()
+    (where / "CACHEDIR.TAG").unlink()
+    NodeCache(where, 10**9).prepare()
+    (where / "CACHEDIR.TAG").unlink()
+    (where / "mine.txt").write_text("not the cache's")
+    with pytest.raises(CacheError, match="not empty"):
+        NodeCache(where, 10**9).prepare()
+
+
+def test_what_was_opened_just_before_it_was_found_damaged_is_not_read_again(
+    source: Source, where: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = NodeCache(where, 10**9)
+    path = cache.fetch(source.files[0])
+    garble(path)
+    hashing = CacheFolder.check
+
+    def check(folder: CacheFolder, sha256: str, **options: Any) -> bool:
+        assert cache.view(source.files[0]) != source.contents[0]  # another thread
+        late.append(OpenFile(path))
+        return hashing(folder, sha256, **options)
+
+    late: list[OpenFile] = []
+    monkeypatch.setattr(CacheFolder, "check", check)
+    assert not cache.check(source.files[0])
+    cache._mine().files._files[source.files[0].sha256] = late[0]
+    assert cache.view(source.files[0]) == source.contents[0]
+    assert cache.read(source.files[0], [(0, 9)]) == [source.contents[0][:9]]
+
+
+def test_a_view_outlives_its_file(source: Source, where: Path) -> None:
+    cache = NodeCache(where, 2 * SIZE)
+    view = cache.view(source.files[0])
+    cache.fetch(source.files[0]).unlink()
+    assert view == source.contents[0]
+    os.truncate(cache.fetch(source.files[1]), 100)
+    assert cache.view(source.files[1]) == source.contents[1]  # fetched anew, since it was cut
+
+
+def test_disks_are_told_apart_by_what_is_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from chammi75.store.node_cache import disks
+
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        "/dev/a / ext4 rw 0 0\nserver:/x /home nfs4 rw 0 0\n/dev/b /home/me/fast\\040disk xfs rw 0 0\n"
+        "fuse /mnt fuse.s3 rw 0 0\n/dev/c /over ext4 rw 0 0\nserver:/y /over nfs rw 0 0\n"
+    )
+    monkeypatch.setattr(disks, "_MOUNTS", mounts)
+    own = {name: disks.is_own_disk(Path(name)) for name in ("/tmpx", "/home/me", "/homes", "/mnt/a", "/over/a")}
+    assert own == {"/tmpx": True, "/home/me": False, "/homes": True, "/mnt/a": False, "/over/a": False}
+    assert disks.is_own_disk(Path("/home/me/fast disk/cache"))
+    monkeypatch.setattr(disks, "_MOUNTS", tmp_path / "none")
+    assert not disks.is_own_disk(Path("/tmpx"))
+
+
 # Several processes
 
 
@@ -804,8 +864,10 @@ def test_what_went_wrong_ahead_is_said_by_fetch(source: Source, where: Path) -> 
 def test_prefetching_stops_when_the_cache_is_closed_or_forgotten(source: Source, where: Path) -> None:
     import threading
 
+    others = set(threading.enumerate())
+
     def threads() -> int:
-        return sum(thread.name == "chammi75-prefetch" for thread in threading.enumerate())
+        return sum(thread.name == "chammi75-prefetch" for thread in set(threading.enumerate()) - others)
 
     source.server.fail(Fault("stall", after_bytes=1000, times=None))
     cache = NodeCache(where, 10**9)
