@@ -517,25 +517,18 @@ def test_a_cache_whose_mark_was_removed_while_it_was_used_is_marked_again(source
         NodeCache(where, 10**9).prepare()
 
 
-def test_what_was_opened_just_before_it_was_found_damaged_is_not_read_again(
-    source: Source, where: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = NodeCache(where, 10**9)
-    path = cache.fetch(source.files[0])
-    garble(path)
-    hashing = CacheFolder.check
+def test_what_was_opened_just_before_it_was_found_damaged_is_not_read_again(source: Source, where: Path) -> None:
+    from chammi75.store.node_cache.open_files import OpenFile
 
-    def check(folder: CacheFolder, sha256: str, **options: Any) -> bool:
-        assert cache.view(source.files[0]) != source.contents[0]  # another thread
-        late.append(OpenFile(path))
-        return hashing(folder, sha256, **options)
-
-    late: list[OpenFile] = []
-    monkeypatch.setattr(CacheFolder, "check", check)
-    assert not cache.check(source.files[0])
-    cache._mine().files._files[source.files[0].sha256] = late[0]
-    assert cache.view(source.files[0]) == source.contents[0]
-    assert cache.read(source.files[0], [(0, 9)]) == [source.contents[0][:9]]
+    cache, file = NodeCache(where, 10**9), source.files[0]
+    path = cache.fetch(file)
+    path.write_bytes(bytes(SIZE))
+    opened_by_another_thread = OpenFile(path)
+    assert not cache.check(file)
+    cache._mine().files._files[file.sha256] = opened_by_another_thread
+    assert cache.view(file) == source.contents[0]
+    cache._mine().files._files[file.sha256] = opened_by_another_thread
+    assert cache.read(file, [(0, 9)]) == [source.contents[0][:9]]
 
 
 def test_a_view_outlives_its_file(source: Source, where: Path) -> None:
