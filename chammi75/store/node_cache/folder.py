@@ -42,6 +42,7 @@ _INDEX_KEPT_S = 86400  # those who use an index touch it every few minutes
 _FORGOTTEN_S = 3600  # a part that has not changed for so long is nobody's, whatever the locks say
 _SPARE_BYTES = 64 * 2**20  # of the disk, left to others
 _GONE = (errno.ENOENT, errno.ESTALE)
+_TRIES = 4
 
 
 class CacheError(StoreError):
@@ -247,12 +248,13 @@ class CacheFolder:
                 f"{self.path}: a file of {human_bytes(size)} is larger than the cache may be"
                 f" ({human_bytes(self.limit_bytes)}): give it a higher limit"
             )
-        try:
-            return self._begun(sha256, size, keep, insist=insist)
-        except CacheError:
-            if self.path.exists():
-                raise
-        return self._begun(sha256, size, keep, insist=insist)  # somebody deleted the cache at that moment
+        for _ in range(_TRIES - 1):
+            try:
+                return self._begun(sha256, size, keep, insist=insist)
+            except CacheError as error:
+                if getattr(error.__cause__, "errno", None) not in _GONE:  # else somebody deletes it at this moment
+                    raise
+        return self._begun(sha256, size, keep, insist=insist)
 
     def _begun(self, sha256: str, size: int, keep: Mapping[str, int], *, insist: bool) -> Path | None:
         try:

@@ -147,7 +147,7 @@ class Session:
                 locks.give(file.sha256)
 
     def _download(self, file: RemoteFile, *, insist: bool) -> Path | None:
-        tries = 2
+        tries, wrong = _TRIES, 0
         while True:
             tries -= 1
             part = self.folder.begin(file.sha256, file.size, self._ahead.ranks, insist=insist)
@@ -162,18 +162,19 @@ class Session:
                 path = self.folder.finish(part, file.sha256, is_index=file.is_index)
             except WrongContentError:
                 self._count(fetched_bytes=file.size)
-                if not tries:
+                wrong += 1
+                if wrong == 2:
                     raise
             except UnreachableError as error:
                 self._unreachable = time.monotonic(), error.path, error.reason
                 raise
-            except FileNotFoundError as error:  # the part was taken for a dead process's, by a clock that is wrong
-                if not tries:
+            except FileNotFoundError as error:  # somebody deletes the cache, or took the part for a dead process's
+                if tries <= 0:
                     raise self.folder.unusable(error) from error
             except OSError as error:
                 part.unlink(missing_ok=True)
                 is_full = error.errno in _FULL
-                if not (tries and is_full and self.folder.shrink(file.size, self._ahead.ranks, insist=insist)):
+                if not (tries > 0 and is_full and self.folder.shrink(file.size, self._ahead.ranks, insist=insist)):
                     raise self.folder.unusable(error) from error
             else:
                 again = file.size if file.sha256 in self._had else 0
