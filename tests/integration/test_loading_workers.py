@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 from loading_stores import Known, write_published, write_store
 from loopback import s3_server
+from short_folder import short_folder
 from torch.utils.data import DataLoader
 
 from chammi75 import collate, load_dataset
@@ -231,8 +231,7 @@ def running(
     """A training that goes on for ever, and the workers of it; nothing of it may be left at the end."""
     script = folder / "train.py"
     script.write_text(SCRIPT)
-    scratch = folder / "scratch"
-    scratch.mkdir()
+    scratch = Path(short_folder(folder / "scratch"))
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", str(script), store.url, method, batches],
         stdout=subprocess.PIPE,
@@ -287,7 +286,7 @@ def test_workers_of_a_killed_training_end_and_a_rerun_works(store: Known, tmp_pa
     with running(store, tmp_path, "fork") as (process, _):
         process.kill()
         process.communicate(timeout=60)
-    shutil.rmtree(tmp_path / "scratch")
+    (tmp_path / "scratch").unlink()
     stream = load_dataset(store.url, streaming=True)
     check_epoch(DataLoader(stream, batch_size=4, num_workers=2, collate_fn=collate), store)
 

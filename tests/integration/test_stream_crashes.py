@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("torch", reason="the training stream needs PyTorch")
 
 from loading_stores import write_store
+from short_folder import short_folder
 from torch.utils.data import DataLoader
 
 from chammi75.loading import GuidedCrop, TrainingStream
@@ -55,15 +56,14 @@ def training(
     """A script that trains, in a session of its own, after its first epoch; its temporary files are in ``folder``."""
     script = folder / "train.py"
     script.write_text(TRAINING)
-    temporary = folder / "temporary"
-    temporary.mkdir()
+    temporary = short_folder(folder / "temporary")
     process = subprocess.Popen(
         [sys.executable, str(script), url, context, str(workers), str(epochs)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "TMPDIR": str(temporary)},
+        env={**os.environ, "TMPDIR": temporary},
     )
     try:
         assert process.stdout is not None
