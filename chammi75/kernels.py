@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import pickle
 import re
 import sys
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from chammi75.errors import ChammiError
 
 _PACKAGE = __name__.partition(".")[0]
 _IMPORTS = re.compile(rf"^(?:from|import) ({_PACKAGE}\.[\w.]+)", re.MULTILINE)
-_BROKEN = (EOFError, OSError, pickle.UnpicklingError)
+_BROKEN = (EOFError, OSError, numba.core.caching.pickle.UnpicklingError)  # of numba's own files
 """What numba raises where a file of its cache is empty, cut short or cannot be read."""
 
 

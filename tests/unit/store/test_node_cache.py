@@ -545,13 +545,13 @@ def test_disks_are_told_apart_by_what_is_mounted(tmp_path: Path, monkeypatch: py
 
     mounts = tmp_path / "mounts"
     mounts.write_text(
-        "/dev/a / ext4 rw 0 0\nserver:/x /home nfs4 rw 0 0\n/dev/b /home/me/fast\\040disk xfs rw 0 0\n"
-        "fuse /mnt fuse.s3 rw 0 0\n/dev/c /over ext4 rw 0 0\nserver:/y /over nfs rw 0 0\n"
+        "/dev/a / ext4 rw 0 0\nserver:/x /far nfs4 rw 0 0\n/dev/b /far/me/fast\\040disk xfs rw 0 0\n"
+        "fuse /media fuse.s3 rw 0 0\n/dev/c /over ext4 rw 0 0\nserver:/y /over nfs rw 0 0\n"
     )
     monkeypatch.setattr(disks, "_MOUNTS", mounts)
-    own = {name: disks.is_own_disk(Path(name)) for name in ("/tmpx", "/home/me", "/homes", "/mnt/a", "/over/a")}
-    assert own == {"/tmpx": True, "/home/me": False, "/homes": True, "/mnt/a": False, "/over/a": False}
-    assert disks.is_own_disk(Path("/home/me/fast disk/cache"))
+    own = {name: disks.is_own_disk(Path(name)) for name in ("/tmpx", "/far/me", "/fars", "/media/a", "/over/a")}
+    assert own == {"/tmpx": True, "/far/me": False, "/fars": True, "/media/a": False, "/over/a": False}
+    assert disks.is_own_disk(Path("/far/me/fast disk/cache"))
     monkeypatch.setattr(disks, "_MOUNTS", tmp_path / "none")
     assert not disks.is_own_disk(Path("/tmpx"))
 
