@@ -56,6 +56,8 @@ def _opened(
     if isinstance(named, Store):
         return StoreLayout(named)
     if not isinstance(named, str | PathLike):
+        if not hasattr(named, "identity"):
+            raise ChammiError(f"a store is given by its name, path or URL, or opened, not as {named!r}")
         return named
     return open_layout(
         resolve_name(named, cache_dir), metadata=metadata, storage_options=storage_options, cache_dir=cache_dir

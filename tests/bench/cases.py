@@ -133,7 +133,17 @@ CASES = (
     ),
     Case(
         "far-shuffle",
-        f"{_FAR_WORDS}shuffled over windows of 2 shards",
+        f"{_FAR_WORDS}shuffled globally",
+        *_FAR,
+        _FAR_TENSOR,
+        (Rival("ours", 0.8, words="ourselves, in stored order", settings={"shuffle": "none"}),),
+        "goals",
+        2,
+        True,
+    ),
+    Case(
+        "far-window",
+        f"{_FAR_WORDS}shuffled over windows of 2 shards, nothing cached yet, one crop of each plane",
         *_FAR,
         _FAR_TENSOR,
         (Rival("ours", 0.8, words="ourselves, in stored order", settings={"shuffle": "none"}),),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from chammi75.errors import ChammiError, ReadError, StoreError
 from chammi75.loading.guided import GuidedCrop
+from chammi75.loading.stream.lent import empty
 from chammi75.loading.stream.permutation import uniforms
 from chammi75.loading.stream.sources import Described, Failures, Fetched, Source
 from chammi75.loading.stream.units import Drawn, Units
@@ -253,7 +254,9 @@ class BatchReader:
         count, most = len(choice.channels), max(map(len, choice.channels))
         whole = len(choice.owners) == count * most
         alike = target is not None or len(np.unique(choice.windows[:, 2:], axis=0)) == 1
-        pixels = (np.empty if whole and alike else np.zeros)((count, most, height, width), self._dtype)
+        pixels = empty((count, most, height, width), self._dtype)
+        if not (whole and alike):
+            pixels.fill(0)
         failures: Failures = {}
         for part in parts:
             direct = whole and len(parts) == 1

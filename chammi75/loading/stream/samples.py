@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chammi75.errors import ChammiError
+from chammi75.loading.stream.lent import WorkerBatch
 
 if TYPE_CHECKING:
     from chammi75.loading.stream.batches import Batch
@@ -28,6 +29,7 @@ def as_batch(batch: Batch, mode: Mode, epoch: int, resume_at: int) -> dict[str, 
         Position that all ranks go on from when they have used this batch.
     """
     import torch
+    from torch.utils.data import get_worker_info
 
     one = mode == "boc"
     sample: dict[str, Any] = {
@@ -51,7 +53,7 @@ def as_batch(batch: Batch, mode: Mode, epoch: int, resume_at: int) -> dict[str, 
     }
     if not one:
         sample["num_channels"] = torch.tensor([len(kept) for kept in batch.channels])
-    return sample
+    return sample if get_worker_info() is None else WorkerBatch(sample)
 
 
 def as_sample(batch: Batch, mode: Mode, epoch: int, resume_at: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from chammi75.loading.stream.batches import BatchReader, OnError
 from chammi75.loading.stream.chosen import choose, selection_hash, store_identity
 from chammi75.loading.stream.deal import Deal
 from chammi75.loading.stream.layout_source import source_of
+from chammi75.loading.stream.lent import check_sockets
 from chammi75.loading.stream.order import plan_order
 from chammi75.loading.stream.ranks import rank_and_world_size, worker_of
 from chammi75.loading.stream.samples import as_batch, as_sample, place_after
@@ -225,6 +226,8 @@ class TrainingStream(IterableDataset):  # type: ignore[misc,unused-ignore]
     def _iterated(self, epoch: int, deal: Deal, moves: int) -> Iterator[dict[str, Any]]:
         """What a worker yields of an epoch."""
         shown = as_sample if self.batch_size is None else as_batch
+        if _in_worker():
+            check_sockets(whole_batches=self.batch_size is not None)
         replaced = []
         dealt = (
             deal if self._window_files is None else self._window_files.ahead_of(deal, self._order, epoch, deal.start)

@@ -209,6 +209,6 @@ def test_memory_is_flat_over_ten_epochs(store: Known, kind: str) -> None:
         stream = stream.shuffle(seed=0, buffer_size=20)
     if kind.endswith("mapped"):
         stream = stream.map(with_size)
-    (arrow, objects), *_, (arrow_later, objects_later) = list(epochs(stream, 12))[2:]
-    assert arrow_later <= arrow + 50_000
-    assert objects_later <= objects + 60, "objects are left behind by each epoch"
+    arrow, objects = np.array(list(epochs(stream, 13))[2:]).T
+    assert arrow[-1] <= arrow[0] + 50_000
+    assert np.median(np.diff(objects)) < 6, "objects are left behind by each epoch"  # something else may make some once
