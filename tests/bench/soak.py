@@ -12,8 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from memory import growth, memory
 
 
-def soak(store: str, minutes: float, workers: int, every_s: float, *, quiet: bool = False) -> tuple[list[float], int]:
-    """Epoch after epoch of guided crops through a DataLoader.
+def soak(
+    store: str, minutes: float, workers: int, every_s: float, *, readings: int = 3, quiet: bool = False
+) -> tuple[list[float], int]:
+    """Epoch after epoch of guided crops through a DataLoader, for some minutes and until there are enough readings.
 
     Returns
     -------
@@ -29,7 +31,7 @@ def soak(store: str, minutes: float, workers: int, every_s: float, *, quiet: boo
     loader = DataLoader(stream, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
     series: list[float] = []
     start, said, samples, epoch = perf_counter(), 0.0, 0, 0
-    while perf_counter() - start < 60 * minutes:
+    while perf_counter() - start < 60 * minutes or len(series) < readings:
         stream.set_epoch(epoch)
         for batch in loader:
             samples += len(batch["position"])

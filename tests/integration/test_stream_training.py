@@ -160,6 +160,6 @@ def test_memory_is_flat_from_epoch_to_epoch(tmp_path: Path, bench: None) -> None
     from soak import soak
 
     known = write_store(tmp_path / "store", images=120)
-    series, samples = soak(known.url, minutes=0.1, workers=2, every_s=0.1, quiet=True)
-    assert samples > 1000 and len(series) > 12
+    series, samples = soak(known.url, minutes=0.1, workers=2, every_s=0.1, readings=15, quiet=True)
+    assert samples > 1000
     assert growth(series) < 5, series  # MB, of three processes; one batch has more than one
