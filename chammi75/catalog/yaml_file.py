@@ -53,6 +53,25 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A value that somebody states beside a file, and that goes before the file's own.
+
+    Attributes
+    ----------
+    where : tuple of str
+        The place in the file.
+    value : object
+        What stands there instead.
+    words : str
+        How it was stated, for messages.
+    """
+
+    where: tuple[str, ...]
+    value: Any
+    words: str
+
+
+@dataclass(frozen=True)
 class YamlFile(Generic[M]):
     """A file that was read: its value (None where it has problems), and where things stand in it.
 
@@ -122,8 +141,8 @@ def read_yaml(path: Path, model: type[M], name: str | None = None) -> YamlFile[M
     return parse_yaml(content, model, shown)
 
 
-def parse_yaml(content: bytes, model: type[M], path: str) -> YamlFile[M]:
-    """What ``content`` states; ``path`` is for messages.
+def parse_yaml(content: bytes, model: type[M], path: str, changes: Sequence[Change] = ()) -> YamlFile[M]:
+    """What ``content`` states, with ``changes``; ``path`` is for messages.
 
     Examples
     --------
@@ -160,12 +179,14 @@ def parse_yaml(content: bytes, model: type[M], path: str) -> YamlFile[M]:
     if not isinstance(values, dict):
         reason = f"{_a(_owner(model))} is a mapping of fields to values (id: …), this is {_kind(values)}"
         return YamlFile(path, None, (Problem(path, 1, reason),), root)
+    for change in changes:
+        _make(change, values, model)
     try:
         return YamlFile(path, model.model_validate(values), (), root)
     except ValidationError as error:
         found: dict[tuple[int | None, str], Problem] = {}
         for problem in error.errors(include_url=False):
-            one = _describe(problem, model, root, path)
+            one = _describe_changed(problem, model, values, root, path, changes)
             found.setdefault((one.line, one.message), one)
         problems = sorted(found.values(), key=lambda problem: problem.line or 0)
         return YamlFile(path, None, tuple(problems), root)
@@ -195,20 +216,51 @@ def _strict_loader() -> Any:
     return StrictLoader
 
 
-def _describe(problem: Any, model: type[BaseModel], root: yaml.Node | None, path: str) -> Problem:
+def _make(change: Change, values: dict[Any, Any], model: type[BaseModel]) -> None:
+    """Put a change's value into what the file states; in a part that the file leaves out, beside the defaults."""
+    owner: type[BaseModel] | None = model
+    for number, part in enumerate(change.where[:-1]):
+        inner = values.get(part)
+        if not isinstance(inner, dict):
+            default: Any = None
+            if part not in values and owner is not None and part in owner.model_fields:
+                default = owner.model_fields[part].default
+            inner = values[part] = default.model_dump() if isinstance(default, BaseModel) else {}
+        values, owner = inner, _model_at(model, change.where[: number + 1])
+    values[change.where[-1]] = change.value
+
+
+def _describe_changed(
+    problem: Any, model: type[M], values: Any, root: yaml.Node | None, path: str, changes: Sequence[Change]
+) -> Problem:
+    """One of pydantic's problems; one that a change makes is told with the change's words, without a line."""
+    where = problem["loc"]
+    place = (*where, *_named_place(problem, model))
+    for change in reversed(changes):  # the last one stands
+        if place[: len(change.where)] == change.where:
+            return _describe(problem, model, values, None, change.words)
+    told = _describe(problem, model, values, root, path)
+    words = " ".join(change.words for change in changes if change.where[: len(where)] == where)
+    return Problem(told.path, told.line, f"{told.message} (with {words})" if words else told.message)
+
+
+def _describe(problem: Any, model: type[BaseModel], values: Any, root: yaml.Node | None, path: str) -> Problem:
     """One of pydantic's problems in words."""
-    line, where, node = _locate(root, problem["loc"])
-    if problem["type"] in ("extra_forbidden", "missing"):
+    line, _, node = _locate(root, problem["loc"])
+    where = _stated(values, problem["loc"])
+    if problem["type"] in ("extra_forbidden", "missing") and isinstance(problem["loc"][-1], str):
         owner, name = _model_at(model, problem["loc"][:-1]) or model, str(problem["loc"][-1])
         if problem["type"] == "missing":
             about = owner.model_fields[name].description
-            return Problem(path, line, f"{_key(problem['loc'])} is missing: {about}")
+            return Problem(path, line, f"{_key(problem['loc'])} is missing{f': {about}' if about else ''}")
         near = get_close_matches(name, owner.model_fields, 1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; allowed are {', '.join(owner.model_fields)}"
         return Problem(path, line, f"{name!r} is no field of {_a(_owner(owner))}{hint}")
-    key = _key(where)
     if problem["type"] == "value_error":
-        return Problem(path, line, f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"]))
+        named, reason = _named_place(problem, model), str(problem["ctx"]["error"])
+        line, key = _locate(root, (*where, *named))[0], _key(where)
+        return Problem(path, line, f"{key}{'.' if named else ': '}{reason}" if key else reason)
+    key = _key(where)
     annotation, about = _annotation_at(model, where)
     allowed = _allowed(annotation)
     given = problem["input"]
@@ -226,6 +278,25 @@ def _describe(problem: Any, model: type[BaseModel], root: yaml.Node | None, path
     )
 
 
+def _named_place(problem: Any, model: type[BaseModel]) -> Place:
+    """The place within the problem's own that a validator's message begins with, as ``scale: …`` does."""
+    owner = _model_at(model, problem["loc"]) if problem["type"] == "value_error" else None
+    parts = tuple(str(problem["ctx"]["error"]).partition(": ")[0].split(".")) if owner is not None else ()
+    if owner is None or parts[0] not in owner.model_fields:
+        return ()
+    return parts if len(parts) == 1 or _model_at(owner, parts[:-1]) is not None else ()
+
+
+def _stated(values: Any, where: Place) -> Place:
+    """The part of a place that the values have: pydantic also names the members of a union, which they do not."""
+    for number, part in enumerate(where):
+        places = values if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()
+        if part not in places:
+            return where[:number]
+        values = values[part]
+    return where
+
+
 def _locate(root: yaml.Node | None, where: Place) -> tuple[int | None, Place, yaml.Node | None]:
     """Line (from 1) of a place in the file or the nearest around it, that place, and its node."""
     import yaml
@@ -238,7 +309,7 @@ def _locate(root: yaml.Node | None, where: Place) -> tuple[int | None, Place, ya
         elif isinstance(node, yaml.MappingNode):
             following = next(((key, value) for key, value in node.value if key.value == part), None)
         if following is None:
-            break  # pydantic also names the members of a union, which the file does not
+            break
         line, node, found = following[0].start_mark.line + 1, following[1], found + 1
     return line, where[:found], node
 
@@ -249,7 +320,8 @@ def _annotation_at(model: type[BaseModel], where: Place) -> tuple[Any, str | Non
     about: str | None = None
     for part in where:
         if isinstance(part, int):
-            annotation = next((get_args(one)[0] for one in _members(annotation) if get_origin(one) is list), Any)
+            lists = (one for one in _members(annotation) if get_origin(one) in (list, tuple))
+            annotation = next((get_args(one)[0] for one in lists), Any)
             continue
         owner = next((one for one in _members(annotation) if _is_model(one)), None)
         if owner is None or part not in owner.model_fields:
@@ -286,6 +358,10 @@ def _allowed(annotation: Any) -> str:
             words += [repr(value) for value in get_args(one)]
         elif get_origin(one) is list:
             words.append(f"a list [{_allowed(get_args(one)[0])}, …]")
+        elif get_origin(one) is tuple:
+            words.append(f"a list [{', '.join(_allowed(part) for part in get_args(one))}]")
+        elif get_origin(one) is dict:
+            words.append("a mapping {…: …}")
         elif _is_model(one):
             words.append(f"a mapping {{{', '.join(one.model_fields)}}}")
         else:
