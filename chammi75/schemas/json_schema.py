@@ -14,10 +14,12 @@ from chammi75.schemas.base import Model
 from chammi75.schemas.cards import PlatformCard, SourceCard
 from chammi75.schemas.crop_sizes import CropSizes
 from chammi75.schemas.manifest import StoreManifest
+from chammi75.schemas.model_card import ModelConfig
 from chammi75.schemas.naming import Naming
 from chammi75.schemas.recipe import BuildRecipe
 from chammi75.schemas.record import Annotation, Channel, ImageRecord
 from chammi75.schemas.subset import SubsetRecipe
+from chammi75.schemas.training import TrainingRecipe
 from chammi75.schemas.vocabulary import Vocabulary
 from chammi75.schemas.withdrawal import WithdrawalList
 
@@ -34,6 +36,8 @@ PUBLISHED: dict[str, type[Model]] = {
     "vocabulary": Vocabulary,
     "crop-sizes": CropSizes,
     "withdrawal-list": WithdrawalList,
+    "training-recipe": TrainingRecipe,
+    "model-config": ModelConfig,
 }
 
 
