@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from chammi75.commands import bench, build, catalog, export, moving, quickstart, store, subset
+from chammi75.commands import bench, build, catalog, embed, export, moving, quickstart, store, subset, train
 from chammi75.errors import ChammiError, ChammiWarning
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ def _options(
         raise typer.Exit
 
 
-for group in (quickstart, catalog, build, store, subset, moving, export, bench):
+for group in (quickstart, catalog, build, store, subset, moving, export, bench, train, embed):
     group.register(app)
 
 
