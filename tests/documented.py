@@ -52,7 +52,7 @@ def run_shell(example: Example, folder: Path, environment: dict[str, str]) -> No
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, f"line {example.line}: {example.code}\n{done.stdout}\n{done.stderr}"

@@ -102,7 +102,7 @@ def test_bad_input_is_one_line_and_status_1(words: list[str], said: str, store: 
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 1, done.stdout + done.stderr

@@ -34,7 +34,7 @@ def run_together(recipe: TrainingRecipe, folder: Path) -> list[str]:
         (folder / f"rank {rank}").mkdir(exist_ok=True)
         processes.append(start(recipe, folder / f"rank {rank}", rank, 2, port))
     try:
-        outputs = [process.communicate(timeout=120)[0] for process in processes]
+        outputs = [process.communicate(timeout=250)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -73,7 +73,7 @@ def test_a_rank_that_dies_ends_the_others_soon(store: str, tmp_path: Path) -> No
         wait_for(first, "step 3/")
         began = time.monotonic()
         second.send_signal(signal.SIGKILL)
-        output, _ = first.communicate(timeout=60)
+        output, _ = first.communicate(timeout=120)
         passed = time.monotonic() - began
     finally:
         for process in processes:
@@ -81,4 +81,4 @@ def test_a_rank_that_dies_ends_the_others_soon(store: str, tmp_path: Path) -> No
             process.wait()
     assert first.returncode == 1
     assert "error: another rank of this run has ended" in output
-    assert passed < 45
+    assert passed < 100, "it ends by itself, long before the time that a silent rank is given"

@@ -69,7 +69,7 @@ def test_a_stopped_process_goes_on_with_the_same_losses(
     try:
         before = wait_for(process, "step 10/24")
         process.send_signal(number)
-        rest, _ = process.communicate(timeout=60)
+        rest, _ = process.communicate(timeout=120)
     finally:
         process.kill()
     if number == signal.SIGTERM:
