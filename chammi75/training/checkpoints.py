@@ -89,6 +89,7 @@ def write_checkpoint(folder: Path, step: int, content: Mapping[str, Any], keep: 
     [20, 30]
     """
     partial = folder / f".step_{step:08d}.{uuid.uuid4().hex[:8]}{_PART}"
+    writer = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -103,9 +104,13 @@ def write_checkpoint(folder: Path, step: int, content: Mapping[str, Any], keep: 
             _flush_folder(folder)
         finally:
             partial.unlink(missing_ok=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        # PyTorch reports a full disk as an error of its own, about the place in its archive
+        cause = error if isinstance(error, OSError) else writer.failure if writer is not None else None
+        if cause is None:
+            raise
         raise ChammiError(
-            f"the checkpoint of step {step} cannot be written to {folder} ({error.strerror or error}); those before it"
+            f"the checkpoint of step {step} cannot be written to {folder} ({cause.strerror or cause}); those before it"
             " are as they were: make room there, and start the same command again"
         ) from error
     for old in list_checkpoints(folder)[:-keep]:
@@ -208,10 +213,15 @@ class _HashedFile:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._hash = hashlib.sha256()
+        self.failure: OSError | None = None
 
     def write(self, content: bytes) -> int:
         self._hash.update(content)
-        return self._file.write(content)
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.failure = error
+            raise
 
     def flush(self) -> None:
         self._file.flush()

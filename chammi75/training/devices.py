@@ -285,6 +285,11 @@ def device_errors(recipe: TrainingRecipe) -> Iterator[None]:
     except RuntimeError as error:
         if "out of memory" in str(error).lower():
             raise ChammiError(out_of_memory_words(recipe, error)) from error
+        if recipe.devices.compile and isinstance(error, torch._dynamo.exc.TorchDynamoException):
+            raise ChammiError(
+                "devices.compile: the networks cannot be compiled here (CPUs need a C++ compiler, GPUs need Triton):"
+                f" install what is missing, or set devices.compile=false ({str(error).splitlines()[0][:160]})"
+            ) from error
         if _is_lost_rank(error):
             raise ChammiError(
                 "another rank of this run has ended, or hangs, so this one ends too: the first error among the ranks'"

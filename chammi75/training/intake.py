@@ -29,6 +29,8 @@ PIXEL_SIZE_FACTOR = 2.0
 """Pixels may be so many times as small as the smallest of the training, or as large as its largest."""
 
 _OTHER = "other"
+_GREATEST = 1e18
+"""Values beyond, or their deviation, overflow float32 when they are squared."""
 _BYTES = 2**26
 """Planes of at most this size, as float32, are prepared together."""
 
@@ -69,8 +71,10 @@ def as_inputs(images: Any, channels: Any = None, pixel_size_um: float | None = N
     Raises
     ------
     ChammiError
-        If something is none of these.
+        If something is none of these, or the edge is no length.
     """
+    if pixel_size_um is not None and not 0 < pixel_size_um < np.inf:
+        raise ChammiError(f"pixel_size_um is the edge of a pixel in µm, a number above 0, not {pixel_size_um}")
     several = _several(images)
     for number, (image, names) in enumerate(zip(several, _names_of_each(channels, len(several)), strict=True)):
         if isinstance(image, MultiChannelImage):
@@ -83,7 +87,7 @@ def _several(images: Any) -> Sequence[Any]:
     if isinstance(images, MultiChannelImage):
         return [images]
     if isinstance(images, torch.Tensor):
-        images = images.detach().cpu().numpy()
+        images = _array_of(images)
     if isinstance(images, np.ndarray):
         if images.ndim not in (3, 4):
             raise ChammiError(f"images are an array of shape (C, H, W) or (N, C, H, W), and this is {images.shape}")
@@ -94,6 +98,12 @@ def _several(images: Any) -> Sequence[Any]:
         "images are a MultiChannelImage, an array (C, H, W) or (N, C, H, W), or a list of them, not a"
         f" {type(images).__name__}"
     )
+
+
+def _array_of(tensor: torch.Tensor) -> NDArray[Any]:
+    tensor = tensor.detach().cpu()
+    known: NDArray[Any] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()  # NumPy has none
+    return known
 
 
 def _names_of_each(channels: Any, count: int) -> Sequence[Any]:
@@ -124,7 +134,7 @@ def _of_image(image: MultiChannelImage, names: Any, number: int, size: float | N
 
 
 def _of_array(image: Any, names: Any, number: int, size: float | None) -> ModelInput:
-    pixels = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else image
+    pixels = _array_of(image) if isinstance(image, torch.Tensor) else image
     if not isinstance(pixels, np.ndarray) or pixels.ndim != 3 or not pixels.size:
         shape = f"an array of shape {pixels.shape}" if isinstance(pixels, np.ndarray) else f"a {type(image).__name__}"
         raise ChammiError(f"image {number} is {shape}: give a MultiChannelImage, or an array (C, H, W)")
@@ -172,6 +182,11 @@ def _of_known_type(given: ModelInput) -> NDArray[Any]:
         )
     if not np.isfinite(pixels).all():
         raise ChammiError(f"{given.name}: pixels are not all finite numbers; give NaN and infinite ones a value first")
+    if pixels.dtype.itemsize > 2 and float(np.abs(pixels).max()) > _GREATEST:
+        raise ChammiError(
+            f"{given.name}: pixels go up to {float(np.abs(pixels).max()):g}, and values beyond {_GREATEST:g} overflow"
+            " float32: scale them first"
+        )
     return pixels.astype(np.float32, copy=False)
 
 

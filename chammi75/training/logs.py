@@ -7,6 +7,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -197,8 +198,24 @@ class CsvLog:
         self._file: IO[str] = self._rewritten(rows)
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
-        """A row; on the disk's way when this returns."""
-        numbers = {"step": step, **numbers}
+        """A row; on the disk's way when this returns.
+
+        Raises
+        ------
+        ChammiError
+            If it cannot be written.
+        """
+        try:
+            self._write({"step": step, **numbers}, step)
+        except OSError as error:
+            with suppress(OSError):  # which writes what is left of the row, once more in vain
+                self._file.close()
+            raise ChammiError(
+                f"{self._path} cannot be written ({error.strerror or error}): make room there, and start the same"
+                " command again to go on from the last checkpoint"
+            ) from error
+
+    def _write(self, numbers: Mapping[str, float], step: int) -> None:
         new = [name for name in numbers if name not in self._columns]
         if new:
             self._file.close()

@@ -74,7 +74,7 @@ def save_model(
     Raises
     ------
     StoreError
-        If there is something in the folder already.
+        If there is something in the folder already, or the weights cannot be written.
     ChammiError
         If config and backbone are not of one another, or weights are no finite numbers.
     """
@@ -110,6 +110,7 @@ def _check_target(target: Path, overwrite: bool) -> None:
 
 
 def _write_weights(file: Path, network: Backbone, config: ModelConfig) -> WeightsFile:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     state = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
@@ -117,7 +118,10 @@ def _write_weights(file: Path, network: Backbone, config: ModelConfig) -> Weight
     if broken:
         raise ChammiError(f"{file.name}: weights are no finite numbers ({_listed(broken)}); this model is not saved")
     model = EmbeddingModel(_built(config, state, str(file.name)), config, "")
-    save_file(state, file, metadata={"format": "pt"})
+    try:
+        save_file(state, file, metadata={"format": "pt"})
+    except (SafetensorError, OSError) as error:
+        raise StoreError(f"{file.name} cannot be written to {file.parent.parent} ({error}): make room there") from error
     with open(file, "rb+") as written:
         os.fsync(written.fileno())
     return WeightsFile(file=file.name, bytes=file.stat().st_size, sha256=_sha256(file), golden=make_golden(model))
@@ -283,7 +287,7 @@ def _read_config(file: Path) -> dict[str, Any]:
 def _of_folder(folder: Path, which: Which | None, check: bool) -> EmbeddingModel:
     content = _read_config(folder / CONFIG)
     version = content.get("format_version")
-    if isinstance(version, int) and version > MODEL_FORMAT_VERSION:
+    if str(version).isdecimal() and int(str(version)) > MODEL_FORMAT_VERSION:  # whatever the newer one writes it as
         raise ReadError(
             str(folder),
             f"is of format {version}, and chammi75 {__version__} reads up to {MODEL_FORMAT_VERSION}: pip install -U"

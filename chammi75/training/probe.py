@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from chammi75.errors import RecipeError
+from chammi75.errors import FilterError, RecipeError
 from chammi75.training.views.normalisation import EPSILON
 
 if TYPE_CHECKING:
@@ -107,10 +107,17 @@ def check_probe(recipe: TrainingRecipe) -> None:
     Raises
     ------
     RecipeError
-        If the record has no such field, or fewer than two labels have two images each.
+        If the record has no such field, fewer than two labels have two images each, or no image is chosen.
     """
-    if recipe.probe.every_epochs is not None:
+    if recipe.probe.every_epochs is None:
+        return
+    try:
         _chosen(recipe)
+    except FilterError as error:
+        raise RecipeError(
+            f"probe.selection: {error}; choose images of this store (probe.selection={{}}: all), or set"
+            " probe.every_epochs=null"
+        ) from error
 
 
 def probe(

@@ -128,7 +128,10 @@ def open_run(recipe: TrainingRecipe) -> Iterator[RunFolder]:
     try:
         if folder.recipe.is_file():
             check_same_run(load_recipe(folder.recipe), recipe, folder.path)
-        save_recipe(recipe, folder.recipe, overwrite=True)
+        try:
+            save_recipe(recipe, folder.recipe, overwrite=True)
+        except OSError as error:
+            raise StoreError(f"out: {folder.recipe} cannot be written ({error.strerror or error})") from error
         yield folder
     finally:
         locks.give(_LOCK)

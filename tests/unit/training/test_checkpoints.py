@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,27 @@ def test_generators_go_on_where_they_were() -> None:
     drawn = torch.rand(5)
     restore_random_states(states, device)
     assert torch.equal(torch.rand(5), drawn)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size")
+def test_a_disk_without_room_is_told_and_what_was_written_before_stays(tmp_path: Path) -> None:
+    script = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from chammi75.errors import ChammiError
+from chammi75.training.checkpoints import write_checkpoint
+
+folder = Path(sys.argv[1])
+write_checkpoint(folder, 5, {"weights": torch.zeros(10)}, keep=1)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    write_checkpoint(folder, 10, {"weights": torch.zeros(100_000)}, keep=1)
+except ChammiError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert "the checkpoint of step 10 cannot be written" in done.stdout and "too large" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == [list_checkpoints(tmp_path)[0].path.name]
+    assert list_checkpoints(tmp_path)[0].step == 5

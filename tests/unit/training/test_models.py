@@ -162,6 +162,8 @@ def test_channels_of_a_multi_channel_image_are_picked_in_the_order_that_is_asked
 def test_tensors_and_arrays_are_alike(saved):
     model, images = load_model(saved()), planes(2, 1, 40, 40)
     assert np.array_equal(model.embed(images), model.embed(torch.from_numpy(images)))
+    halves = torch.rand((1, 40, 40), generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert np.array_equal(model.embed(halves, resample=True), model.embed(halves.float(), resample=True))
 
 
 def test_channels_of_unknown_types_are_refused_or_taken_as_others(saved):
@@ -195,6 +197,8 @@ def test_pixels_unlike_those_of_the_training_are_refused_unless_asked_for(saved,
     [
         (np.zeros((1, 20, 20), np.int64), "int64"),
         (np.full((1, 20, 20), np.nan, np.float32), "finite"),
+        (np.linspace(0, 1e30, 400, dtype=np.float32).reshape(1, 20, 20), "overflow float32"),
+        (np.linspace(0, 1e300, 400).reshape(1, 20, 20), "overflow float32"),
         (np.zeros((20, 20), np.uint8), "shape"),
         ("image.tif", "str"),
         ([np.zeros((0, 2, 2), np.uint8)], "shape"),
@@ -210,6 +214,9 @@ def test_pixels_of_another_size_are_refused_or_brought_to_that_of_the_training(s
     model.embed(image, pixel_size_um=0.1)  # half of the smallest
     with pytest.raises(ChammiError, match=r"0.05 µm.*0.2 to 0.6.*resample=True"):
         model.embed(image, pixel_size_um=0.05)
+    for edge in (0, -0.3, float("nan"), float("inf")):
+        with pytest.raises(ChammiError, match="above 0"):
+            model.embed(image, pixel_size_um=edge, resample=True)
     found = model.embed(image, pixel_size_um=0.05, resample=True)[0]
     coarse = plain_resize(image[0].astype(np.float64), (20, 16))  # 0.05 µm to 0.2 µm
     np.testing.assert_allclose(found, plain_features(network(), coarse[None]), atol=5e-5)
@@ -274,6 +281,18 @@ def test_a_model_that_cannot_be_saved_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_that_finds_no_room_leaves_nothing_and_says_so(tmp_path, monkeypatch):
+    import safetensors.torch
+
+    def full(*_, **__):
+        raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(StoreError, match=r"model\.safetensors cannot be written to .*No space left"):
+        save_model(tmp_path / "model", network(), config())
+    assert list(tmp_path.iterdir()) == []
+
+
 def change_config(folder, **changed):
     file = folder / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
@@ -295,9 +314,10 @@ def test_a_truncated_file_of_weights_is_told(saved):
 
 def test_a_config_of_a_newer_format_is_told(saved):
     folder = saved()
-    change_config(folder, format_version=2, something="new")
-    with pytest.raises(ReadError, match=r"format 2.*up to 1"):
-        load_model(folder)
+    for version in (2, "2"):
+        change_config(folder, format_version=version, something="new")
+        with pytest.raises(ReadError, match=r"format 2.*up to 1"):
+            load_model(folder)
 
 
 def test_a_config_that_is_none_is_told(saved):

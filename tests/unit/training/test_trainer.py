@@ -19,7 +19,7 @@ from chammi75.errors import ChammiError, RecipeError, StoreError
 from chammi75.training.checkpoints import list_checkpoints, read_checkpoint
 from chammi75.training.data import channel_lookup, make_stream, steps_per_epoch
 from chammi75.training.devices import device_errors, make_fabric
-from chammi75.training.logs import read_log
+from chammi75.training.logs import CsvLog, read_log
 from chammi75.training.methods import Method
 from chammi75.training.recipes import load_recipe
 from chammi75.training.trainer import train
@@ -107,6 +107,41 @@ def test_a_folder_with_other_files_is_no_run(store: str, tmp_path: Path) -> None
     (tmp_path / "thesis.tex").write_text("…")
     with pytest.raises(StoreError, match="holds files and no run"):
         train(small_recipe(store, tmp_path), on_line=quiet)
+
+
+def test_a_folder_that_cannot_be_written_is_told(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("chammi75.training.run_folder.save_recipe", full)
+    with pytest.raises(StoreError, match=r"recipe\.yaml cannot be written \(No space left"):
+        train(small_recipe(store, tmp_path / "run"), on_line=quiet)
+
+
+def test_images_of_a_probe_that_the_store_lacks_are_told_with_what_to_set(store: str, tmp_path: Path) -> None:
+    probe = {"every_epochs": 1, "label": "experiment.study", "selection": {"study": "elsewhere"}}
+    with pytest.raises(RecipeError, match=r"probe\.selection: .*elsewhere.*probe\.every_epochs=null"):
+        train(small_recipe(store, tmp_path / "run", probe=probe), on_line=quiet)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    log = CsvLog(tmp_path / "log.csv", 0)
+    log.write(1, {"loss": 1.0})
+    log._file.close()
+    log._file = open("/dev/full", "a")  # noqa: SIM115 - the log closes it
+    with pytest.raises(ChammiError, match=r"log\.csv cannot be written \(No space left"):
+        log.write(2, {"loss": 1.0})
+    log.close()  # says nothing of its own: the error before is the one to be seen
+
+
+def test_networks_that_cannot_be_compiled_are_told(store: str, tmp_path: Path) -> None:
+    recipe = small_recipe(store, tmp_path, devices={"compile": True})
+    with (
+        pytest.raises(ChammiError, match=r"devices\.compile=false \(No working C\+\+ compiler"),
+        device_errors(recipe),
+    ):
+        raise torch._dynamo.exc.TorchDynamoException("No working C++ compiler\nand more")
 
 
 def test_a_batch_larger_than_the_epoch_names_the_numbers(store: str, tmp_path: Path) -> None:
