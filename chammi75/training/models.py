@@ -253,6 +253,8 @@ def _loaded(
 def _of_path(
     path: Path, which: Which | None, channels: Sequence[str] | None, check: bool, named: str | None = None
 ) -> EmbeddingModel:
+    if (path / "model" / CONFIG).is_file() and (path / "recipe.yaml").is_file():
+        path /= "model"  # the folder of a run was given, and its model is meant
     if path.is_dir() and _is_ours(path):
         return _of_folder(path, which, check)
     from chammi75.training.foreign import read_foreign
@@ -265,7 +267,7 @@ def _is_ours(folder: Path) -> bool:
     file = folder / CONFIG
     if not file.is_file():
         return (folder / _FILES["model"]).is_file() and (folder / CARD).is_file() and _lacks_config(folder)
-    return "format_version" in _read_config(file)
+    return not {"format_version", "golden", "weights"}.isdisjoint(_read_config(file))
 
 
 def _lacks_config(folder: Path) -> bool:

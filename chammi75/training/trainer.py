@@ -330,7 +330,10 @@ class Trainer:
                 f"this run was on {len(states['cpu'])} ranks and goes on on {self.ranks.count}: the same samples, and"
                 " other draws of stochastic depth"
             )
-        self.say(f"going on from step {step} of {self.last_step}: {self.folder.path}")
+        if step < self.last_step:
+            self.say(f"going on from step {step} of {self.last_step}: {self.folder.path}")
+        else:
+            self.say(f"nothing is left to train: {self.folder.path} is at step {step}, and asked for {self.last_step}")
 
     def _check_same_run(self, content: Mapping[str, Any]) -> None:
         recipe = self.recipe

@@ -481,3 +481,18 @@ def test_a_device_that_is_not_there_is_told(saved):
         pytest.skip("there is a GPU")
     with pytest.raises(ChammiError, match="device cuda: it is not there"):
         load_model(Path(saved()), device="cuda")
+
+
+def test_the_folder_of_a_run_stands_for_its_model(saved, tmp_path):
+    (tmp_path / "run").mkdir()
+    saved().rename(tmp_path / "run" / "model")
+    (tmp_path / "run" / "recipe.yaml").write_text("title: a run\n")
+    assert load_model(tmp_path / "run").sha256 == load_model(tmp_path / "run" / "model").sha256
+
+
+def test_a_configuration_without_its_version_is_still_ours(saved):
+    folder = saved()
+    content = json.loads((folder / "config.json").read_text())
+    del content["format_version"]
+    (folder / "config.json").write_text(json.dumps(content))
+    assert load_model(folder).config.input == config().input
