@@ -20,6 +20,8 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from chammi75.direct import DirectReader, Incomplete, Refused, direct_reader
 from chammi75.errors import ChammiError, FetchError, UnreachableError
 from chammi75.remote import is_unreachable, retry_after_s, status_of
@@ -273,7 +275,8 @@ class _Pieces:
         path, start, stop = span
         assert stop is not None
         self.span = span
-        self.content: Any = memoryview(bytearray(stop - start))
+        # not a bytearray, which writes its zeros: memory is taken by what comes, and a span may be longer than its file
+        self.content: Any = np.empty(stop - start, np.uint8).data
         self.left: list[Span] = [(path, at, min(at + PIECE_BYTES, stop)) for at in range(start, stop, PIECE_BYTES)]
 
     def put(self, piece: Span, content: Any) -> None:
@@ -286,7 +289,7 @@ class _Pieces:
             there = content[: len(self.content) - at] if at < len(self.content) else b""
             self.content[at : at + len(there)] = there
             if at + len(content) < (piece[2] or 0) - self.span[1]:
-                self.content = self.content[: at + len(content)]
+                self.content = memoryview(bytearray(self.content[: at + len(content)]))  # lets the room go
 
 
 class _Call:

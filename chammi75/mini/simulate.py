@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -113,7 +115,8 @@ def _write_side_by_side(folder: Path, size: float, seed: int, processes: int) ->
     spawn = multiprocessing.get_context("spawn")  # a fork would copy whatever threads the caller has
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_leave_interrupts_to_the_caller) as pool:
-        tasks = [pool.submit(_write, name, folder, size, seed) for name in STUDIES]
+        with _interrupts_held():  # a process that is being started would show where Ctrl-C met it
+            tasks = [pool.submit(_write, name, folder, size, seed) for name in STUDIES]
         try:
             return tuple(task.result() for task in tasks)
         except BrokenProcessPool as error:
@@ -127,6 +130,19 @@ def _write_side_by_side(folder: Path, size: float, seed: int, processes: int) ->
                 process.terminate()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back; processes that are started meanwhile never hear of it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_interrupts_to_the_caller() -> None:

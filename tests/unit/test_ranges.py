@@ -19,12 +19,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory import memory
 from slow_server import Fault, SlowServer, slow_server
 
 from chammi75.errors import ChammiError, FetchError, UnreachableError
 from chammi75.files import explain, is_unreachable, join_url, read_files, read_ranges, reading_errors
 from chammi75.ranges import Patience, Traffic, fetch_ranges, fetch_ranges_and_more
-from chammi75.transfer import PIECE_BYTES, fetch
+from chammi75.transfer import PIECE_BYTES, _Pieces, fetch
 
 QUICK = Patience(stall_s=0.4, deadline_s=20.0, first_wait_s=0.01, longest_wait_s=0.05)
 CONTENT = bytes(range(256)) * 400
@@ -451,3 +452,15 @@ def test_what_follows_may_fail_by_itself(server: SlowServer) -> None:
         fetch_ranges_and_more([(url, 0, 10)], lambda number, part: [(beyond, 5)], options)
     with pytest.raises(ChammiError, match="0 or more"):
         fetch_ranges_and_more([(url, 0, 10)], lambda number, part: [(-1, 5)], options)
+
+
+@pytest.mark.skipif(memory() is None, reason="this system does not say how much memory a process has")
+def test_room_for_long_parts_of_short_files_takes_no_memory() -> None:
+    before = memory()
+    pieces = [_Pieces(("file", 0, 2**28)) for _ in range(20)]
+    for whole in pieces:
+        whole.put(whole.left[0], b"short")
+    after = memory()
+    assert before is not None and after is not None
+    assert after.own - before.own < 100  # MB, of 5 GB that were asked for
+    assert [bytes(whole.content) for whole in pieces] == [b"short"] * 20
