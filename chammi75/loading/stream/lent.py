@@ -117,11 +117,15 @@ class Lender:
         return array
 
     def lend(self, tensor: torch.Tensor) -> tuple[Any, ...] | None:
-        """How another process finds a tensor that lies in a slot; None if it does not."""
+        """How another process finds a tensor that begins a slot; None if it does not, or the slot is lent already.
+
+        What is given back is given back once, so a second tensor on the same memory travels otherwise.
+        """
         found = self._slots.get(tensor.data_ptr())
         if found is None or not tensor.is_contiguous() or not found[1].alive:
             return None
         slot = found[0]
+        del self._slots[tensor.data_ptr()]
         self._header[_STATES + slot] = 1
         return *self.address, slot, tuple(tensor.shape), tensor.numpy().dtype.name
 
