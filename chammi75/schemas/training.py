@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from chammi75.schemas.base import Model
+from chammi75.schemas.base import Model as AnyModel
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[tuple[float, float], Field(description="Least and greatest share of the area.")]
 Mixing = Literal["none", "log", "sqrt"]
+Edge = Annotated[int, Field(ge=1)]
 
 BACKBONES: dict[str, tuple[int, int, int]] = {
     "tiny": (64, 4, 2),
@@ -22,6 +23,12 @@ BACKBONES: dict[str, tuple[int, int, int]] = {
 """Name -> width, depth and heads. ``tiny`` is for laptops and tests; the others are as published (ViT, DeiT)."""
 
 
+class Model(AnyModel):
+    """Base of a recipe's parts: numbers are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
 class DataSettings(Model):
     """Which samples are drawn, and what is cut out of them."""
 
@@ -30,10 +37,10 @@ class DataSettings(Model):
         None, description="Channel types that are trained on; one that no image has is an error. None: all."
     )
     split: str | None = Field("train", description="Split of the store; null: all.")
-    crop: Literal["study", "cell", "whole plane"] | int | dict[str, list[int | Literal["whole plane"]]] = Field(
+    crop: Literal["study", "cell", "whole plane"] | Edge | dict[str, list[Edge | Literal["whole plane"]]] = Field(
         "study", description="Size of the guided crop: of the study, of the cell, an edge in pixels, or a table."
     )
-    crop_other: int | Literal["whole plane"] = Field(
+    crop_other: Edge | Literal["whole plane"] = Field(
         "whole plane", description="Size where the table of studies does not have the study."
     )
     crop_jitter: float = Field(0.1, ge=0, lt=1, description="Height and width vary by this share.")
@@ -45,6 +52,14 @@ class DataSettings(Model):
     workers: int = Field(8, ge=0, description="Worker processes of each rank.")
     cache_dir: str | None = Field(None, description="Where shards of a remote store are kept with shuffle: window:N.")
     cache_limit: str = Field("50GB", description="Greatest size of that.")
+
+    @field_validator("channels")
+    @classmethod
+    def _are_each_once(cls, channels: list[str] | None) -> list[str] | None:
+        twice = sorted({name for name in channels or () if (channels or []).count(name) > 1})
+        if twice or channels == []:
+            raise ValueError(f"{', '.join(twice)} stands there twice" if twice else "names none; null is all of them")
+        return channels
 
 
 class BackboneSettings(Model):
@@ -222,7 +237,7 @@ class TrainingRecipe(Model):
     strategy: Literal["boc", "mca"] = Field(
         "boc", description="boc: bag of channels, each plane alone; mca: multi-channel attention."
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     epochs: int = Field(100, ge=1)
     max_steps: int | None = Field(None, ge=1, description="Stop after so many steps; null: after the epochs.")
     batch_size: int = Field(256, ge=1, description="Samples of each rank and step.")

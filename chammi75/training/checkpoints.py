@@ -49,6 +49,11 @@ class Checkpoint:
     digest: str
 
 
+def is_checkpoint(file: Path) -> bool:
+    """Whether a file is called as checkpoints are."""
+    return _NAME.fullmatch(file.name) is not None
+
+
 def list_checkpoints(folder: Path) -> list[Checkpoint]:
     """The checkpoints in a folder, the first step first; none where there is no folder."""
     if not folder.is_dir():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -140,6 +140,8 @@ class EmbeddingModel(nn.Module):  # type: ignore[misc,unused-ignore]
         """The same for inputs; ``size`` is another height and width of the network's input than that of the model."""
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ChammiError(f"batch_size is a whole number from 1 on, not {batch_size!r}")
+        if unknown_channels not in get_args(Unknown):
+            raise ChammiError(f"unknown_channels is 'refuse' or 'other', not {unknown_channels!r}")
         training = self.training
         self.eval()
         try:

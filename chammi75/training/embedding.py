@@ -183,9 +183,14 @@ def embed_store(
     own = [part for part in range(rank, plan.parts, world_size) if part in missing]
     if advance is not None:
         advance(sum(plan.images_of(part) for part in range(rank, plan.parts, world_size) if part not in missing))
-    embedded = _embed_parts(
-        network, plan, file, own, batch_size, workers, resample, unknown_channels, on_error, advance
-    )
+    try:
+        embedded = _embed_parts(
+            network, plan, file, own, batch_size, workers, resample, unknown_channels, on_error, advance
+        )
+    except ChammiError:
+        if world_size == 1:
+            file.leave_nothing()
+        raise
     if not file.finish():
         return EmbedReport(str(target), False, plan.images, None, embedded)
     rows, failed = file.summary()

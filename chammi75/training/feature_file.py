@@ -11,6 +11,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,12 @@ class FeatureFile:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         write_atomically(self._part(part), sink.getvalue().to_pybytes())
+
+    def leave_nothing(self) -> None:
+        """After a failure: the folder of the parts goes, if there is no part in it."""
+        with suppress(OSError), locked_folder(self._work):
+            if len(self.missing()) == self.parts:
+                shutil.rmtree(self._work)
 
     def finish(self) -> bool:
         """Put the parts together if all are there; whether the file is there then."""

@@ -24,6 +24,7 @@ import torch
 from chammi75.errors import ChammiError, ReadError
 from chammi75.schemas.training import BACKBONES, BackboneSettings
 from chammi75.training.backbones import Backbone, build_backbone
+from chammi75.training.checkpoints import is_checkpoint
 
 Network = Literal["student", "teacher"]
 
@@ -102,6 +103,9 @@ def read_foreign(
         asked for, or is of another architecture; it says what differs.
     """
     file = _file_in(Path(path))
+    if is_checkpoint(file) and (file.parent.parent / "recipe.yaml").is_file():
+        run = file.parent.parent
+        raise ReadError(str(file), f"is a checkpoint, which a run goes on from; its model is in {run / 'model'}")
     content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
     state, network = _chosen(file, content, which)
     state = _bare(file, state)
@@ -173,7 +177,7 @@ def _refusal(error: Exception) -> str:
             f"holds an object of {unsafe[1]}, which to read would mean to run its code, so it is refused; if you trust "
             "it, load it where it was made and save its 'student' and 'teacher' alone with torch.save or safetensors"
         )
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    first = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]  # then comes its advice
     return f"is no whole file of PyTorch, or holds more than tensors and plain values ({first})"
 
 

@@ -235,6 +235,8 @@ def _loaded(
 
     text = os.fspath(reference)
     path = Path(text).expanduser()
+    if not text:
+        raise ChammiError("no model is named: give a folder, a checkpoint, owner/name on the hub, or timm:NAME")
     if path.exists():
         return _of_path(path, which, channels, check)
     if text.startswith("timm:"):

@@ -265,6 +265,7 @@ def test_an_image_that_does_not_fit_is_named(store, tmp_path):
     narrow = make_model(tmp_path / "narrow", "mca", channels=("er", "nucleus"))
     with pytest.raises(ChammiError, match=r"plate1/P00.*protein"):
         embed_store(narrow, store.url, tmp_path / "f.parquet")
+    assert [path.name for path in tmp_path.iterdir()] == ["narrow"]  # there was no part of it yet
     report = embed_store(narrow, store.url, tmp_path / "f2.parquet", unknown_channels="other")
     assert report.rows == 30
 

@@ -20,6 +20,7 @@ from chammi75.loading.image import MultiChannelImage
 from chammi75.schemas.model_card import InputSettings, ModelConfig, TrainingData
 from chammi75.schemas.training import BackboneSettings
 from chammi75.training.backbones import build_backbone
+from chammi75.training.checkpoints import write_checkpoint
 from chammi75.training.models import load_model, save_model
 
 NAMES = ("er", "nucleus", "other")
@@ -174,6 +175,8 @@ def test_channels_of_unknown_types_are_refused_or_taken_as_others(saved):
         model.embed(image, ["nuclei"])
     found = model.embed(image, ["nuclei"], unknown_channels="other")
     assert np.array_equal(found, model.embed(image, ["other"]))
+    with pytest.raises(ChammiError, match="'refuse' or 'other', not 'othr'"):
+        model.embed(image, ["nuclei"], unknown_channels="othr")
     with pytest.raises(ChammiError, match="1 channels, and channels names 2"):
         model.embed(image, ["er", "nucleus"])
 
@@ -419,6 +422,8 @@ def test_a_name_that_nothing_has_is_told(tmp_path):
         load_model(str(tmp_path / "gone.pth"))
     with pytest.raises(ChammiError, match="which"):
         load_model(tmp_path, which="parent")
+    with pytest.raises(ChammiError, match="no model is named"):
+        load_model("")
 
 
 def test_a_folder_of_ours_on_the_hub_is_loaded(saved, monkeypatch):
@@ -488,6 +493,13 @@ def test_the_folder_of_a_run_stands_for_its_model(saved, tmp_path):
     saved().rename(tmp_path / "run" / "model")
     (tmp_path / "run" / "recipe.yaml").write_text("title: a run\n")
     assert load_model(tmp_path / "run").sha256 == load_model(tmp_path / "run" / "model").sha256
+
+
+def test_a_checkpoint_of_a_run_names_the_model_beside_it(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("title: a run\n")
+    checkpoint = write_checkpoint(tmp_path / "checkpoints", 3, {"weights": torch.zeros(2)}, keep=1)
+    with pytest.raises(ReadError, match=f"which a run goes on from; its model is in {tmp_path / 'model'}"):
+        load_model(checkpoint.path)
 
 
 def test_a_configuration_without_its_version_is_still_ours(saved):
