@@ -135,8 +135,8 @@ class Loop:
         return float(loss.detach())
 
 
-def our_batches(recipe: Any, seed: int, device: str) -> Iterator[Any]:
-    """Views of our batches, without end."""
+def our_batches(recipe: Any, seed: int, device: str) -> Iterator[Callable[[], Any]]:
+    """Our batches without end, each as what makes its views: that is work of the step, not of the loader."""
     from torch.utils.data import DataLoader
 
     from chammi75.loading import GuidedCrop, TrainingStream
@@ -151,19 +151,25 @@ def our_batches(recipe: Any, seed: int, device: str) -> Iterator[Any]:
         samples_per_epoch=10**7,
     )
     for batch in DataLoader(stream, batch_size=None, num_workers=2, pin_memory=device == "cuda"):
-        yield make_views(Crops.from_batch(batch).to(device), recipe.views, seed)
+        yield lambda batch=batch: make_views(Crops.from_batch(batch).to(device), recipe.views, seed)  # type: ignore[misc]
 
 
-def turn(loop: Loop, batches: Iterator[Any], steps: int) -> tuple[float, float]:
+def their_batches(place: Path, recipe: Any, seed: int, device: str) -> Iterator[Callable[[], Any]]:
+    """The original's batches without end, whose views its workers have made."""
+    for views in reference_views.batches(place, recipe, seed, device):
+        yield lambda views=views: views  # type: ignore[misc]
+
+
+def turn(loop: Loop, batches: Iterator[Callable[[], Any]], steps: int) -> tuple[float, float]:
     """Seconds of a step, and the share of them that it waited for its batch."""
-    loop.step(next(batches))  # starts the workers
-    loop.step(next(batches))
+    loop.step(next(batches)())  # starts the workers
+    loop.step(next(batches)())
     waited, begun = 0.0, time.perf_counter()
     for _ in range(steps):
         asked = time.perf_counter()
-        views = next(batches)
+        views_of_next = next(batches)
         waited += time.perf_counter() - asked
-        loop.step(views)
+        loop.step(views_of_next())
     took = time.perf_counter() - begun
     return took / steps, waited / took
 
@@ -192,9 +198,7 @@ def compare(case: Case, folder: Path, repeats: int, device: str) -> Row:
     times = take_turns(
         {
             "ours": lambda: work(loops[0], lambda seed: our_batches(recipe, seed, device), waits),
-            "reference": lambda: work(
-                loops[1], lambda seed: reference_views.batches(place / "zip", recipe, seed, device), []
-            ),
+            "reference": lambda: work(loops[1], lambda seed: their_batches(place / "zip", recipe, seed, device), []),
         },
         repeats,
     )

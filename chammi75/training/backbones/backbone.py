@@ -5,6 +5,7 @@ Dosovitskiy et al. 2021 (An Image is Worth 16x16 Words), initialised as DINO is 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ _NORM_EPS = 1e-6
 _INIT_STD = 0.02
 
 
-class Backbone(nn.Module):  # type: ignore[misc,unused-ignore]
+class Backbone(nn.Module, ABC):  # type: ignore[misc,unused-ignore]
     """A vision transformer; what becomes of planes before the blocks, `patch_tokens`, is the strategy's.
 
     Parameters
@@ -74,9 +75,9 @@ class Backbone(nn.Module):  # type: ignore[misc,unused-ignore]
         self.norm = norm(width)
         self._initialise()
 
+    @abstractmethod
     def _make_patch_embed(self) -> nn.Module:
         """The module ``patch_embed``; runs when ``width``, ``patch_size`` and ``channels`` are set."""
-        raise NotImplementedError
 
     def _initialise(self) -> None:
         """As DINO does; the convolution of the patches keeps PyTorch's own."""
@@ -90,6 +91,7 @@ class Backbone(nn.Module):  # type: ignore[misc,unused-ignore]
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)
 
+    @abstractmethod
     def patch_tokens(
         self, pixels: torch.Tensor, channel_ids: torch.Tensor | None = None, present: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -110,7 +112,6 @@ class Backbone(nn.Module):  # type: ignore[misc,unused-ignore]
         valid : Tensor of bool, shape (N, L), or None
             Which tokens take part; None: all.
         """
-        raise NotImplementedError
 
     def encode(self, tokens: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
         """The CLS token in front, all blocks, and the last norm.

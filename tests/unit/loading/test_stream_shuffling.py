@@ -211,4 +211,5 @@ def test_memory_is_flat_over_ten_epochs(store: Known, kind: str) -> None:
         stream = stream.map(with_size)
     arrow, objects = np.array(list(epochs(stream, 13))[2:]).T
     assert arrow[-1] <= arrow[0] + 50_000
-    assert np.median(np.diff(objects)) < 6, "objects are left behind by each epoch"  # something else may make some once
+    # what other threads hold comes and goes; what an epoch leaves behind lifts the lowest counts too
+    assert objects[-5:].min() - objects[:5].min() < 30, "objects are left behind by each epoch"
